@@ -1,0 +1,3 @@
+"""Masked autoencoders for vision transformers, on PyTorch Lightning."""
+
+__version__ = "0.1.0"
