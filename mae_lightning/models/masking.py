@@ -1,0 +1,122 @@
+"""Which patches the encoder sees: counts, noise, samplers, and the mask itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+# splitmix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), its constants as signed 64-bit integers.
+_WEYL = 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_MANTISSA_BITS = 24
+
+
+@dataclass(frozen=True)
+class PatchMask:
+    """The split of every image's patches into those the encoder sees and the others.
+
+    Attributes:
+        kept: Indices of the patches that the encoder sees, ascending.
+        masked: Indices of all other patches, ascending.
+    """
+
+    kept: Int64[Tensor, "batch kept"]
+    masked: Int64[Tensor, "batch masked"]
+
+    @property
+    def is_masked(self) -> Bool[Tensor, "batch patch"]:
+        """True where a patch is hidden from the encoder, patches in their natural order."""
+        batch, num_kept = self.kept.shape
+        hidden = torch.ones(batch, num_kept + self.masked.shape[1], dtype=torch.bool, device=self.kept.device)
+        return hidden.scatter(1, self.kept, False)
+
+    @classmethod
+    def from_noise(cls, noise: Float[Tensor, "batch patch"], mask_ratio: float) -> "PatchMask":
+        """Keeps the patches with the smallest noise; the masks of one noise nest across ratios.
+
+        Raises:
+            ValueError: The ratio leaves no patch to keep, or none to mask.
+        """
+        num_kept = num_kept_patches(noise.shape[1], mask_ratio)
+        order = noise.argsort(dim=1, stable=True)
+        return cls(kept=order[:, :num_kept].sort(dim=1).values, masked=order[:, num_kept:].sort(dim=1).values)
+
+
+def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
+    """Patches of an image that the encoder sees: ``int(num_patches * (1 - mask_ratio))``, as in released weights.
+
+    Raises:
+        ValueError: The ratio leaves no patch to keep, or none to mask.
+    """
+    num_kept = int(num_patches * (1 - mask_ratio))
+    if not 0 < num_kept < num_patches:
+        raise ValueError(
+            f"mask_ratio {mask_ratio:g} keeps {num_kept} of {num_patches} patches; "
+            f"a ratio above 0 and below 1 that keeps 1 to {num_patches - 1} of them is needed"
+        )
+    return num_kept
+
+
+def gather_tokens(
+    tokens: Float[Tensor, "#batch token dim"], index: Int64[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen dim"]:
+    """The chosen tokens of each image; one row of tokens may serve all images."""
+    return tokens.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def sample_noise(
+    index: Int64[Tensor, "batch"], num_patches: int, seed: int, epoch: int
+) -> Float32[Tensor, "batch {num_patches}"]:
+    """Uniform noise in [0, 1) that depends on seed, epoch, sample and patch alone.
+
+    A counter-based integer hash: the same bits on every device, in every batch, process and resumed run.
+
+    Args:
+        index: The samples' places in the data set.
+        num_patches: Values a sample.
+        seed: Seed of the run, a signed 64-bit integer.
+        epoch: Number of the epoch; a constant gives every epoch the same noise.
+    """
+    stream = _hash(_hash(_hash(torch.full_like(index, seed)) ^ epoch) ^ index)
+    counter = torch.arange(num_patches, device=index.device)
+    bits = _hash(stream.unsqueeze(1) + counter * _WEYL)
+    return _shift_right(bits, 64 - _MANTISSA_BITS).float() * 0.5**_MANTISSA_BITS
+
+
+def _hash(bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """One step of splitmix64 from the given state, in wrapping arithmetic."""
+    bits = bits + _WEYL
+    bits = (bits ^ _shift_right(bits, 30)) * _MULTIPLIERS[0]
+    bits = (bits ^ _shift_right(bits, 27)) * _MULTIPLIERS[1]
+    return bits ^ _shift_right(bits, 31)
+
+
+def _shift_right(bits: Int64[Tensor, "*shape"], count: int) -> Int64[Tensor, "*shape"]:
+    """Shifts zeros in from the left, where torch repeats the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+class MaskSampler(ABC):
+    """How patches are chosen for masking; derive from it to mask in another way (paper Section 4.1, mask sampling).
+
+    All randomness comes from the noise, so that a mask depends on seed, epoch and sample alone.
+    """
+
+    @abstractmethod
+    def __call__(self, noise: Float[Tensor, "batch patch"], grid: tuple[int, int], mask_ratio: float) -> PatchMask:
+        """Masks for a batch, with the same number of kept patches in every image.
+
+        Args:
+            noise: Uniform in [0, 1), one value a patch, patches row by row.
+            grid: Rows and columns of patches.
+            mask_ratio: Share of the patches to hide.
+        """
+
+
+class RandomMasking(MaskSampler):
+    """Uniformly at random without replacement, image by image (paper Section 3, masking)."""
+
+    def __call__(self, noise: Float[Tensor, "batch patch"], grid: tuple[int, int], mask_ratio: float) -> PatchMask:
+        return PatchMask.from_noise(noise, mask_ratio)

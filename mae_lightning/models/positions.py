@@ -1,0 +1,32 @@
+"""Fixed position embeddings."""
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+TEMPERATURE = 10000.0
+
+
+def sincos_positions(grid: tuple[int, int], dim: int, num_prefix_tokens: int = 0) -> Float32[Tensor, "token {dim}"]:
+    """Sines and cosines of a patch's place on the grid (Vaswani et al. 2017, Section 3.5, in two dimensions).
+
+    The first half of the channels encodes the column, the second the row; each half is first all sines, then all
+    cosines, from the highest frequency to the lowest: the order in released weights.
+
+    Args:
+        grid: Rows and columns of patches.
+        dim: Channels of a token.
+        num_prefix_tokens: Class and register tokens before the patches; theirs are zeros.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"sin-cos positions need a width that is a multiple of 4, not {dim}")
+    rows, columns = (torch.arange(count, dtype=torch.float64) for count in grid)
+    frequencies = TEMPERATURE ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row_angles = torch.outer(rows.repeat_interleave(grid[1]), frequencies)
+    column_angles = torch.outer(columns.repeat(grid[0]), frequencies)
+    parts = [column_angles.sin(), column_angles.cos(), row_angles.sin(), row_angles.cos()]
+    patches = torch.cat(parts, dim=1).float()
+    return torch.cat([patches.new_zeros(num_prefix_tokens, dim), patches])

@@ -1,0 +1,9 @@
+"""Learning rates, schedules and parameter groups, in plain torch."""
+
+from mae_lightning.optim.groups import parameter_groups
+from mae_lightning.optim.lars import build_lars
+from mae_lightning.optim.layer_decay import layer_places, layerwise_groups
+from mae_lightning.optim.scaling import scaled_lr
+from mae_lightning.optim.schedules import warmup_cosine
+
+__all__ = ["build_lars", "layer_places", "layerwise_groups", "parameter_groups", "scaled_lr", "warmup_cosine"]
