@@ -1,0 +1,143 @@
+"""Building a manifest from what is there: shards, read once by their headers, or image files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
+from mae_lightning.data.strings import Strings
+from mae_lightning.data.tars import TarSample, is_gzipped, read_samples
+from mae_lightning.data.urls import is_remote, open_url, public_name
+
+__all__ = ["UNLABELLED", "class_folders", "image_names", "index_files", "index_shards", "is_image_name"]
+
+UNLABELLED = -1
+
+
+def index_shards(base: str, names: Sequence[str]) -> Manifest:
+    """The manifest of shards, in the order given.
+
+    Args:
+        base: Folder or URL that `names` are relative to.
+        names: The shards.
+
+    Raises:
+        FileNotFoundError: A shard is not there.
+        ValueError: A shard is damaged or empty, or a sample has no image, or a label that is missing or not an integer.
+    """
+    columns = [_index_shard(f"{base}/{name}" if base else name) for name in names]
+    manifest = Manifest(
+        base=base,
+        packed=True,
+        containers=Strings.pack(names),
+        container_bytes=np.array([shard.stored_bytes for shard in columns], np.int64),
+        container=np.repeat(np.arange(len(names)), [len(shard.keys) for shard in columns]),
+        keys=Strings.pack(itertools.chain.from_iterable(shard.keys for shard in columns)),
+        kind=np.concatenate([np.array(shard.kinds, np.uint8) for shard in columns]),
+        offset=np.concatenate([np.array(shard.offsets, np.int64) for shard in columns]),
+        size=np.concatenate([np.array(shard.sizes, np.int64) for shard in columns]),
+        label=np.concatenate([np.array(shard.labels, np.int64) for shard in columns]),
+        place=np.arange(sum(len(shard.keys) for shard in columns)),
+    )
+    unlabelled = np.flatnonzero(manifest.label == UNLABELLED)
+    if 0 < len(unlabelled) < len(manifest):
+        raise ValueError(f"{manifest.describe(int(unlabelled[0]))} has no label (.cls), and others have one")
+    return manifest
+
+
+def index_files(base: str, names: Sequence[str], labels: Iterable[int]) -> Manifest:
+    """The manifest of image files under the folder `base`, in the order given."""
+    count = len(names)
+    kinds = [IMAGE_KINDS.index(Path(name).suffix[1:].lower()) for name in names]
+    return Manifest(
+        base=base,
+        packed=False,
+        containers=Strings.pack(names),
+        container_bytes=np.zeros(count, np.int64),
+        container=np.arange(count),
+        keys=Strings.pack(str(Path(name).with_suffix("")) for name in names),
+        kind=np.array(kinds, np.uint8),
+        offset=np.zeros(count, np.int64),
+        size=np.zeros(count, np.int64),
+        label=np.fromiter(labels, np.int64, count),
+        place=np.arange(count),
+    )
+
+
+@dataclass
+class _Shard:
+    """Columns of one shard's samples."""
+
+    stored_bytes: int
+    keys: list[str] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def add(self, sample: TarSample) -> None:
+        kind = _image_kind(sample)
+        image = sample.members[IMAGE_KINDS[kind]]
+        self.keys.append(sample.key)
+        self.kinds.append(kind)
+        self.offsets.append(image.offset)
+        self.sizes.append(image.size)
+        self.labels.append(UNLABELLED if sample.label is None else _label(sample))
+
+
+def _index_shard(url: str) -> _Shard:
+    try:
+        shard = _Shard(0 if is_remote(url) else Path(url.removeprefix("file://")).stat().st_size)
+        with open_url(url) as stream:
+            for sample in read_samples(stream, is_gzipped(url)):
+                shard.add(sample)
+        if not shard.keys:
+            raise ValueError("the shard has no samples")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no shard at {public_name(url)}") from None
+    except ValueError as error:
+        raise ValueError(f"{public_name(url)}: {error}") from None
+    return shard
+
+
+def _image_kind(sample: TarSample) -> int:
+    kinds = [place for place, kind in enumerate(IMAGE_KINDS) if kind in sample.members]
+    if len(kinds) == 1:
+        return kinds[0]
+    what, found = "more than one image" if kinds else "no image", ", ".join(sample.members)
+    raise ValueError(f"sample '{sample.key}' has {what} ({found}); one of {', '.join(IMAGE_KINDS)} is meant")
+
+
+def _label(sample: TarSample) -> int:
+    text = sample.label or ""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"sample '{sample.key}' has the label '{text}'; a class index from 0 as decimal text is meant")
+    return int(text)
+
+
+def image_names(folder: Path) -> list[str]:
+    """Images below a folder, as sorted paths relative to it; hidden files and folders are left out."""
+    names = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(root).relative_to(folder)
+        names += [(inside / file).as_posix() for file in files if is_image_name(file)]
+    return sorted(names)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name is that of a visible image or array."""
+    return not name.startswith(".") and Path(name).suffix[1:].lower() in IMAGE_KINDS
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """The class folders if every image lies in one of at least two folders, class/image; otherwise none."""
+    parts = [name.split("/") for name in names]
+    folders = sorted({part[0] for part in parts})
+    return folders if len(folders) > 1 and all(len(part) == 2 for part in parts) else []

@@ -1,0 +1,111 @@
+"""Batches in the training process, from worker processes or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mae_lightning.data.batch import Batch
+from mae_lightning.data.stream import MicroBatches, Parcel
+
+__all__ = ["BadSamples", "Loader"]
+
+log = logging.getLogger(__name__)
+
+
+class BadSamples:
+    """Counts samples that could not be read; each is named once.
+
+    Args:
+        limit: How many this process lets pass; 0 stops at the first.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        self.limit = limit
+        self.seen: dict[tuple[str, int], str] = {}
+
+    def report(self, split: str, problems: list[tuple[int, str]]) -> None:
+        """Note what went wrong in one micro-batch.
+
+        Raises:
+            ValueError: There are more bad samples than the limit; names the latest.
+        """
+        for place, reason in problems:
+            if (split, place) in self.seen:
+                continue
+            self.seen[split, place] = reason
+            if len(self.seen) > self.limit:
+                passed = f" ({len(self.seen)} bad samples, and max_bad_samples is {self.limit})" if self.limit else ""
+                raise ValueError(reason + passed)
+            log.warning("skipped a bad sample (%d of at most %d): %s", len(self.seen), self.limit, reason)
+
+
+def _unchanged(parcel: Any) -> Any:
+    """A collation that leaves the workers' parcels as they are."""
+    return parcel
+
+
+class _Reading(IterableDataset[Parcel]):
+    """The stream as each worker reads it: worker w of W gives micro-batches w, w + W, ..., the loader's round robin."""
+
+    def __init__(self, stream: MicroBatches) -> None:
+        self.stream = stream
+        self._cursor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Begin the next iteration in `epoch`, after its first `step` batches; persistent workers see it too."""
+        self._cursor.copy_(torch.tensor([epoch, step]))
+
+    def __iter__(self) -> Iterator[Parcel]:
+        epoch, step = self._cursor.tolist()
+        worker = get_worker_info()
+        yield from self.stream.read(epoch, step, *((worker.id, worker.num_workers) if worker else (0, 1)))
+
+
+class Loader:
+    """Batches of one split on this rank, from wherever `position` says that the run stands.
+
+    Args:
+        stream: What to read.
+        position: Epoch and step at which the next iteration begins.
+        split: For messages.
+        bad_samples: Counts what cannot be read.
+        options: For torch's DataLoader: workers, pinning, time limit.
+    """
+
+    def __init__(
+        self,
+        stream: MicroBatches,
+        position: Callable[[], tuple[int, int]],
+        split: str,
+        bad_samples: BadSamples,
+        **options: Any,
+    ) -> None:
+        self.stream = stream
+        self.split = split
+        self._position = position
+        self._bad_samples = bad_samples
+        self._reading = _Reading(stream)
+        self._workers: DataLoader[Parcel] = DataLoader(self._reading, batch_size=None, collate_fn=_unchanged, **options)
+
+    def __len__(self) -> int:
+        """Micro-batches of a whole epoch."""
+        return len(self.stream)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Only now: Lightning asks for an iterator before it knows where a resumed run stands.
+        self._reading.seek(*self._position())
+        for parcel in self._workers:
+            self._bad_samples.report(self.split, parcel["problems"])
+            yield parcel["batch"]
+
+    def close(self) -> None:
+        """End the workers; left to the garbage collector, each takes 5 seconds to notice."""
+        iterator = self._workers._iterator
+        if iterator is not None and self._workers.num_workers:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        self._workers._iterator = None

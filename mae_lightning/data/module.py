@@ -1,0 +1,375 @@
+"""The data set as Lightning trains on it. Only this file of the package knows Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities import suggested_max_num_workers
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+
+from mae_lightning.data.batch import Batch
+from mae_lightning.data.batching import split_batch
+from mae_lightning.data.decode import Decoder
+from mae_lightning.data.loader import BadSamples, Loader
+from mae_lightning.data.manifest import Manifest
+from mae_lightning.data.plan import Lanes, Slice, steps_of
+from mae_lightning.data.reading import lanes_for, naming, read_rows
+from mae_lightning.data.resume import Position, align_loops
+from mae_lightning.data.samples import SampleMaker
+from mae_lightning.data.sources import Source, held_out_name, open_source, with_classes_of
+from mae_lightning.data.statistics import channels_and_type, mean_and_std, some_rows
+from mae_lightning.data.stream import MicroBatches
+from mae_lightning.data.subsets import part_of
+from mae_lightning.data.transforms import Augmentation, EvaluationCrop, RandomResizedCropFlip
+
+__all__ = ["ShardDataModule", "Split"]
+
+Split = Literal["train", "val", "test", "predict"]
+MAX_AUTO_WORKERS = 16
+
+
+class ShardDataModule(L.LightningDataModule):
+    """Batches of shards, folders or images: each sample at most once an epoch, in an order that no topology changes.
+
+    Data is named by one grammar (see `open_source`): a name of the catalogue, a manifest, shards, a folder, an image.
+
+    Args:
+        train: Training data.
+        val: Held-out data; None takes the validation split of `train` where that names a data set with one.
+        hold_out: Share of each training class that is held out, drawn with the seed, to choose settings by: validation
+            then is on it, and `test` on `val`.
+        label_fraction: Share of each class that is trained on, drawn with the seed from what is not held out.
+        labels_per_class: The same as a number of samples.
+        predict: Data to predict on; None takes the held-out data.
+        image_size: Height and width of the model's images; one number for squares.
+        global_batch_size: Images of one optimiser step, over all devices and micro-batches.
+        max_micro_batch_size: Most images a device holds at once; accumulation follows from it.
+        augmentation: Of training images; None is `RandomResizedCropFlip()`.
+        evaluation: The crop of all other images; None is `EvaluationCrop()`.
+        decoder: "fast", or "reference" for Pillow and torchvision's first transforms bit by bit.
+        num_channels: 1 or 3 brings images to that; None takes what the data has.
+        mean: A channel's mean of pixels in 0..1; None takes the catalogue's or manifest's, or measures some images.
+        std: Likewise the standard deviation.
+        num_workers: Processes that read on each device; "auto" shares the machine's cores.
+        seed: Of the order, the augmentation and the masks.
+        max_bad_samples: Samples that may be skipped, each named in the log; more stop the run.
+        lanes: How the training order is cut for streaming; None suits the data.
+
+    Attributes:
+        image_size: Height and width.
+        num_channels: Of the images in a batch.
+        mean: A value per channel.
+        std: A value per channel.
+        class_names: Names of the labels, or None.
+        num_classes: Number of labels, or None where there are none.
+        micro_batch_size: Images of one device's batch, once the trainer is known.
+        accumulation: Micro-batches of one optimiser step, once the trainer is known.
+        bad_samples: What was skipped so far on this process.
+
+    Raises:
+        ValueError: The data or an argument is unfit; one line says what and what would be right.
+        FileNotFoundError: A file is not there.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        predict: str | None = None,
+        *,
+        hold_out: float = 0.0,
+        label_fraction: float = 1.0,
+        labels_per_class: int | None = None,
+        image_size: int | tuple[int, int] = 224,
+        global_batch_size: int = 256,
+        max_micro_batch_size: int | None = None,
+        augmentation: Augmentation | None = None,
+        evaluation: EvaluationCrop | None = None,
+        decoder: Decoder = "fast",
+        num_channels: int | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        num_workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        max_bad_samples: int = 0,
+        lanes: Lanes | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        self.global_batch_size = global_batch_size
+        self.max_micro_batch_size = max_micro_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.lanes = lanes
+        self.bad_samples = BadSamples(max_bad_samples)
+        self.augmentation = augmentation or RandomResizedCropFlip()
+        self.sources = _open_sources(train, val, predict)
+        main = next(iter(self.sources.values()))
+        if "train" in self.sources:
+            self.sources["train"], held_out = part_of(main, hold_out, label_fraction, labels_per_class, seed)
+            if held_out is not None and "val" in self.sources:
+                self.sources["test"] = self.sources["val"]
+            self.sources |= {} if held_out is None else {"val": held_out}
+        self.class_names = main.class_names
+        self.num_classes = main.num_classes
+
+        found_channels, dtype = channels_and_type(main.manifest)
+        self.num_channels = num_channels or main.num_channels or found_channels
+        evaluation = evaluation or EvaluationCrop()
+        self.evaluate = SampleMaker(
+            self.image_size, self.num_channels, dtype, seed, evaluation=evaluation, decoder=decoder
+        )
+        self.mean, self.std = self._statistics(main, mean, std)
+
+        self.micro_batch_size = global_batch_size
+        self.accumulation = 1
+        self._resumed = Position()
+        self._loaders: list[Loader] = []
+
+    def _statistics(
+        self, main: Source, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What was given, else what the source says, else what is measured; one value serves all channels."""
+        if main.mean is not None and len(main.mean) in (1, self.num_channels):
+            mean, std = mean or main.mean, std or main.std
+        if mean is None or std is None:
+            measured_mean, measured_std = mean_and_std(main.manifest, self.evaluate)
+            mean, std = mean or measured_mean, std or measured_std
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, self.num_channels):
+                raise ValueError(
+                    f"{name} {values} has {len(values)} values, and the images have {self.num_channels} channels"
+                )
+        if min(std) <= 0:
+            raise ValueError(f"std {std} must be above 0")
+        return _per_channel(mean, self.num_channels), _per_channel(std, self.num_channels)
+
+    # ---------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Divide the global batch by the devices that are there, and tell the trainer what to accumulate.
+
+        Raises:
+            ValueError: The division is not whole; names the numbers and the nearest that work.
+        """
+        trainer = self._trainer
+        asked = trainer.accumulate_grad_batches
+        self.micro_batch_size, self.accumulation = split_batch(
+            self.global_batch_size, self._world()[1], asked if asked > 1 else None, self.max_micro_batch_size
+        )
+        trainer.accumulate_grad_batches = self.accumulation
+
+    def teardown(self, stage: str) -> None:
+        self._resumed = Position()
+        while self._loaders:
+            self._loaders.pop().close()
+
+    def train_dataloader(self) -> Loader:
+        source = self._source("train")
+        rank, world_size = self._world()
+        stream = MicroBatches(
+            source.manifest,
+            replace(self.evaluate, augmentation=self.augmentation),
+            Slice(rank, world_size, self.accumulation),
+            self.global_batch_size,
+            self._training_lanes(),
+            shuffle_seed=self.seed,
+        )
+        if stream.num_steps == 0:
+            stream.order(0)  # says which batch would fit
+        return self._loader(stream, "train", self._position)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        return self._evaluation_loader("val") if "val" in self.sources else []
+
+    def test_dataloader(self) -> Loader:
+        return self._evaluation_loader("test" if "test" in self.sources else "val")
+
+    def predict_dataloader(self) -> Loader:
+        return self._evaluation_loader("predict" if "predict" in self.sources else "val")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, on what data, in which order: the same on every rank, and nothing of the topology."""
+        if self.trainer is None or "train" not in self.sources:
+            return {}
+        return {
+            "position": asdict(self._stands()),
+            "recipe": self._recipe(),
+            "data": self._source("train").manifest.digest,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint stood, and bring Lightning's counters there.
+
+        Raises:
+            ValueError: It was made on other data, or with another order.
+        """
+        trainer = self._trainer
+        if trainer.state.fn != TrainerFn.FITTING or "train" not in self.sources:
+            return
+        for name, now in self._recipe().items():
+            before = state_dict["recipe"].get(name)
+            if before != now:
+                raise ValueError(
+                    f"the checkpoint was made with {name} {before}, and this run has {now}:"
+                    " use the same, or begin a new run from its weights"
+                )
+        if state_dict["data"] != self._source("train").manifest.digest:
+            raise ValueError(
+                f"the checkpoint was made on other training data than {self._source('train').name} is now;"
+                " begin a new run from its weights"
+            )
+        self._resumed = Position(**state_dict["position"])
+        checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+        align_loops(checkpoint["loops"]["fit_loop"], self._resumed, self.accumulation, self.num_steps)
+
+    # ---------------------------------------------------------------- beside the training
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of one epoch."""
+        return steps_of(len(self._source("train").manifest), self.global_batch_size, training=True)
+
+    def probe_loaders(self, max_bank: int) -> tuple[Loader, Loader]:
+        """Loaders of a bank and of the queries of a probe: each rank its part, padded rows marked, no augmentation.
+
+        Args:
+            max_bank: The bank has at most this many training samples, drawn with the seed; queries are all held-out.
+
+        Raises:
+            ValueError: There are no labels, or no held-out data.
+        """
+        source = self._source("train")
+        if not source.manifest.is_labelled:
+            raise ValueError(f"{source.name} has no labels to probe")
+        bank = source.manifest.select(some_rows(source.manifest, max_bank, self.seed))
+        return self._evaluation_loader("train", bank), self._evaluation_loader("val")
+
+    def samples(self, split: Split, indices: list[int]) -> Batch:
+        """Samples by their index, as evaluation crops them.
+
+        Raises:
+            ValueError: There is no such sample, or it cannot be read; names it.
+        """
+        manifest = self._source(split).manifest
+        rows = np.array([manifest.row_of(index) for index in indices], np.int64)
+        images = {}
+        for row, data in read_rows(manifest, np.unique(rows)):
+            with naming(manifest, row):
+                images[row] = self.evaluate(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0)
+        return {
+            "image": torch.stack([images[row] for row in rows.tolist()]),
+            "label": torch.from_numpy(manifest.label[rows]),
+            "index": torch.tensor(indices),
+            "valid": torch.ones(len(indices), dtype=torch.bool),
+        }
+
+    def key_of(self, split: Split, index: int) -> str:
+        """The name of a sample in its shard or folder."""
+        manifest = self._source(split).manifest
+        return manifest.keys[manifest.row_of(index)]
+
+    # ---------------------------------------------------------------- parts
+
+    @property
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise ValueError("the data module has no trainer yet: hand it to a Trainer first")
+        return self.trainer
+
+    def _source(self, split: Split) -> Source:
+        if split not in self.sources:
+            raise ValueError(f"no {split} data: name some with `data.{split}`")
+        return self.sources[split]
+
+    def _world(self) -> tuple[int, int]:
+        """Rank and number of the processes that read different data."""
+        strategy = self._trainer.strategy
+        if not isinstance(strategy, ParallelStrategy):
+            return 0, 1
+        return strategy.distributed_sampler_kwargs["rank"], strategy.distributed_sampler_kwargs["num_replicas"]
+
+    def _training_lanes(self) -> Lanes:
+        return self.lanes or lanes_for(self._source("train").manifest, self.global_batch_size)
+
+    def _recipe(self) -> dict[str, Any]:
+        """What the order of the training samples depends on beside the data."""
+        return {"global_batch_size": self.global_batch_size, "seed": self.seed, "lanes": asdict(self._training_lanes())}
+
+    def _stands(self) -> Position:
+        """What has been trained on; a step begun but not finished counts as not begun."""
+        trainer = self._trainer
+        epochs = trainer.fit_loop.epoch_progress.state_dict()["current"]
+        batches = trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]
+        if epochs["started"] == epochs["processed"]:  # between two epochs
+            return Position(epochs["processed"])
+        step, begun = divmod(batches["processed"], self.accumulation)
+        before = trainer.state.stage == RunningStage.TRAINING and batches["completed"] < batches["processed"]
+        within = trainer.state.stage == RunningStage.VALIDATING and trainer.interrupted
+        return Position(epochs["processed"], step, validation_pending=not begun and (before or within))
+
+    def _position(self) -> tuple[int, int]:
+        """Where the next iteration over the training data begins."""
+        epoch = self._trainer.fit_loop.epoch_progress.state_dict()["current"]["processed"]
+        return epoch, self._resumed.step if self._resumed.epoch == epoch else 0
+
+    def _evaluation_loader(self, split: Split, manifest: Manifest | None = None) -> Loader:
+        """Every sample once, in batches no larger than the training's and as full as the ranks allow."""
+        manifest = manifest or self._source(split).manifest
+        rank, world_size = self._world()
+        batch_size = world_size * min(self.micro_batch_size, -(-len(manifest) // world_size))
+        stream = MicroBatches(
+            manifest,
+            self.evaluate,
+            Slice(rank, world_size),
+            batch_size,
+            lanes_for(manifest, batch_size),
+            shuffle_seed=None,
+        )
+        return self._loader(stream, split, lambda: (0, 0))
+
+    def _loader(self, stream: MicroBatches, split: str, position: Callable[[], tuple[int, int]]) -> Loader:
+        if self.num_workers == "auto":  # one core less than this device's share; a single one would only get in the way
+            spare = suggested_max_num_workers(self._trainer.num_devices)
+            workers = min(spare, MAX_AUTO_WORKERS) if spare > 1 else 0
+        else:
+            workers = self.num_workers
+        self._loaders.append(
+            Loader(
+                stream,
+                position,
+                split,
+                self.bad_samples,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                pin_memory=not isinstance(self._trainer.accelerator, CPUAccelerator),
+            )
+        )
+        return self._loaders[-1]
+
+
+def _open_sources(train: str | None, val: str | None, predict: str | None) -> dict[Split, Source]:
+    """The data of each split that was named."""
+    if train is None and val is None and predict is None:
+        raise ValueError("no data: name some with `data.train`, `data.val` or `data.predict`")
+    sources: dict[Split, Source] = {}
+    if train is not None:
+        sources["train"] = open_source(train, "train")
+        val = val if val is not None else held_out_name(train)
+    held_out: dict[Split, str | None] = {"val": val, "predict": predict}
+    for split, name in held_out.items():
+        if name is not None:
+            source = open_source(name, "val")
+            sources[split] = with_classes_of(source, sources["train"]) if train is not None else source
+    return sources
+
+
+def _per_channel(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
+    return values * num_channels if len(values) == 1 else values

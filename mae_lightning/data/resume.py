@@ -1,0 +1,61 @@
+"""Where a run stands, in global batches, and Lightning's own counters brought to the same place.
+
+Lightning counts micro-batches of one rank, and its counters differ by the hook that saved. What is restored here is
+always the state right after a whole optimiser step, whatever saved it and on whatever topology it goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Position", "align_loops"]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the training data has been used.
+
+    Attributes:
+        epoch: From 0.
+        step: Global batches of that epoch already trained on.
+        validation_pending: The validation due after that step has not finished.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    validation_pending: bool = False
+
+
+def align_loops(fit_loop: dict[str, Any], position: Position, accumulation: int, num_steps: int) -> None:
+    """Rewrite the state of Lightning's fit loop, in place, to stand right after the position's last step.
+
+    Args:
+        fit_loop: The checkpoint's `loops.fit_loop`.
+        position: Where the run stands.
+        accumulation: Micro-batches a step in the run that goes on.
+        num_steps: Global batches of an epoch.
+    """
+    epoch, inside = position.epoch, position.step > 0
+    begun = epoch + 1 if inside else epoch
+    for counter in ("total", "current"):
+        fit_loop["epoch_progress"][counter] = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+
+    optimizer_steps = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"][
+        "completed"
+    ]
+    batches = fit_loop["epoch_loop.batch_progress"]
+    batches["total"] = _done(optimizer_steps * accumulation)
+    batches["current"] = _done(position.step * accumulation)
+    batches["is_last_batch"] = position.step == num_steps
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = optimizer_steps
+
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    begun_batches = int(position.validation_pending)  # one begun and none done makes Lightning validate from the start
+    for counter in ("total", "current"):
+        validation[counter] = {"ready": begun_batches, "started": begun_batches, "processed": 0, "completed": 0}
+    validation["is_last_batch"] = False
+
+
+def _done(count: int) -> dict[str, int]:
+    return {"ready": count, "started": count, "processed": count, "completed": count}

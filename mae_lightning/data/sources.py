@@ -1,0 +1,200 @@
+"""The one grammar for data: a catalogue name, a manifest, shards, a folder of images, or one image."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from braceexpand import braceexpand
+
+from mae_lightning.data.catalogue import CATALOGUE, KnownData, known
+from mae_lightning.data.indexing import (
+    UNLABELLED,
+    class_folders,
+    image_names,
+    index_files,
+    index_shards,
+    is_image_name,
+)
+from mae_lightning.data.manifest import Manifest
+from mae_lightning.data.manifest_file import MANIFEST_NAME, read_description, read_table
+from mae_lightning.data.urls import is_remote, public_name
+
+__all__ = ["Source", "held_out_name", "open_source", "with_classes_of"]
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a data set, found and indexed.
+
+    Attributes:
+        name: As the user wrote it.
+        split: Which split it is, where the data set has several.
+        manifest: Its samples.
+        class_names: Of the labels, where the source has names.
+        num_channels: Of the images, where the source says so.
+        mean: A channel's mean over the training split, where the source says so.
+        std: Likewise the standard deviation.
+    """
+
+    name: str
+    split: str | None
+    manifest: Manifest
+    class_names: tuple[str, ...] | None = None
+    num_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        if self.class_names is not None:
+            return len(self.class_names)
+        return int(self.manifest.label.max()) + 1 if self.manifest.is_labelled else None
+
+
+def open_source(name: str, role: str) -> Source:
+    """Find and index the data that `name` stands for.
+
+    Args:
+        name: A name of the catalogue (`fashion_mnist`, `fashion_mnist:val`), a `manifest.json` or its folder, shards
+            (a path, a glob or brace pattern), a folder of images, or one image. A data set with several splits gives
+            the one of `role` unless `:split` names another.
+        role: "train" or "val"; what the data is for.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: The name stands for nothing, or for data that is damaged; one line says which.
+    """
+    bare, _, split = name.rpartition(":")
+    if bare and split in SPLITS and not Path(name).exists():
+        return _checked(_open(bare, role, split))
+    return _checked(_open(name, role, None))
+
+
+def held_out_name(train: str) -> str | None:
+    """The name under which training data's own validation split is found, where it has one."""
+    if train in CATALOGUE:
+        return train if "val" in CATALOGUE[train].splits else None
+    location = train if train.endswith(".json") else f"{train}/{MANIFEST_NAME}"
+    if train.endswith(".json") or Path(location).is_file():
+        return train if "val" in read_description(location).splits else None
+    return train if (Path(train) / "val").is_dir() else None
+
+
+def _open(name: str, role: str, split: str | None) -> Source:
+    if name.endswith(".json"):
+        return _from_manifest(name, role, split)
+    if is_remote(name):
+        raise ValueError(
+            f"{public_name(name)} is remote: make a manifest once with"
+            f" `python -m mae_lightning index '{public_name(name)}' --out DIR` and name that"
+        )
+    if name in CATALOGUE:
+        return _from_catalogue(name, known(name), split or role)
+    path = Path(name)
+    if (path / MANIFEST_NAME).is_file():
+        return replace(_from_manifest(f"{name}/{MANIFEST_NAME}", role, split), name=name)
+    if path.is_dir():
+        return _from_folder(name, path, role, split)
+    if any(suffix in name for suffix in SHARD_SUFFIXES):
+        return _from_shards(name)
+    if path.is_file():
+        if not is_image_name(path.name):
+            raise ValueError(f"{name} is no image, shard or manifest")
+        return Source(name, None, index_files(str(path.parent), [path.name], [UNLABELLED]))
+    if os.sep in name or path.suffix:
+        raise FileNotFoundError(f"no data at '{name}': there is no such file or folder")
+    known(name)
+    raise AssertionError("unreachable")
+
+
+def _from_catalogue(name: str, entry: KnownData, split: str) -> Source:
+    if split not in entry.splits:
+        raise ValueError(f"{name} has no split '{split}'; it has {', '.join(entry.splits)}")
+    shards = sorted(path.name for path in entry.folder.glob(entry.splits[split]))
+    manifest = index_shards(str(entry.folder), shards)
+    return Source(name, split, manifest, entry.class_names, entry.num_channels, entry.mean, entry.std)
+
+
+def _from_manifest(location: str, role: str, split: str | None) -> Source:
+    description = read_description(location)
+    names = list(description.splits)
+    chosen = split or (role if role in names or len(names) > 1 else names[0])
+    if chosen not in names:
+        raise ValueError(f"{public_name(location)} has no split '{chosen}'; it has {', '.join(names)}")
+    facts = (description.class_names, description.num_channels, description.mean, description.std)
+    return Source(location, chosen, read_table(description, chosen), *facts)
+
+
+def _from_shards(pattern: str) -> Source:
+    paths = []
+    for path in braceexpand(pattern):
+        found = sorted(glob.glob(path)) if glob.has_magic(path) else [path]  # noqa: PTH207 - absolute patterns too
+        if not found:
+            raise FileNotFoundError(f"no shard matches '{path}'")
+        paths += found
+    base = os.path.commonpath([Path(path).parent for path in paths])
+    manifest = index_shards(base, [os.path.relpath(path, base or ".") for path in paths])
+    return Source(pattern, None, manifest, _class_names(Path(base)))
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes, one a line, where shards have a `classes.txt` beside them."""
+    path = folder / "classes.txt"
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+
+
+def _from_folder(name: str, folder: Path, role: str, split: str | None) -> Source:
+    splits = [entry for entry in SPLITS if (folder / entry).is_dir()]
+    if split is None and role in splits:
+        split = role
+    if split is not None:
+        if split not in splits:
+            raise FileNotFoundError(f"no folder '{split}' in {folder}")
+        folder = folder / split
+    shards = sorted(path.name for path in folder.iterdir() if path.name.endswith(SHARD_SUFFIXES))
+    if shards:
+        return Source(name, split, index_shards(str(folder), shards), _class_names(folder))
+    names = image_names(folder)
+    if not names:
+        raise ValueError(f"no images and no shards in {folder}")
+    classes = class_folders(names)
+    place = {entry: index for index, entry in enumerate(classes)}
+    labels = [place[image.split("/")[0]] for image in names] if classes else [UNLABELLED] * len(names)
+    return Source(name, split, index_files(str(folder), names, labels), tuple(classes) or None)
+
+
+def _checked(source: Source) -> Source:
+    """The source, once its labels are known to be within its classes."""
+    manifest, names = source.manifest, source.class_names
+    if names is not None and manifest.is_labelled:
+        outside = np.flatnonzero(manifest.label >= len(names))
+        if len(outside):
+            row = int(outside[0])
+            raise ValueError(
+                f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(names) - 1}"
+            )
+    return source
+
+
+def with_classes_of(source: Source, training: Source) -> Source:
+    """A held-out source with its labels in the order of the training source's class names.
+
+    Raises:
+        ValueError: It has a class that the training source lacks, or labels beyond its classes.
+    """
+    ours, theirs = source.class_names, training.class_names
+    if ours is None or theirs is None or ours == theirs:
+        return _checked(replace(source, class_names=theirs) if theirs else source)
+    unknown = sorted(set(ours) - set(theirs))
+    if unknown:
+        raise ValueError(f"{source.name} has the class '{unknown[0]}', which {training.name} lacks")
+    order = np.array([theirs.index(name) for name in ours])
+    relabelled = replace(source.manifest, label=order[source.manifest.label])
+    return replace(source, manifest=relabelled, class_names=theirs)

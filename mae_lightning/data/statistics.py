@@ -1,0 +1,64 @@
+"""Channels, type, mean and deviation of a data set that does not say them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mae_lightning.data.manifest import Manifest
+from mae_lightning.data.plan import draw
+from mae_lightning.data.reading import can_seek, naming, read_rows
+from mae_lightning.data.samples import SampleMaker, decode
+from mae_lightning.data.transforms import Picture
+
+__all__ = ["channels_and_type", "mean_and_std", "some_rows"]
+
+PROBED_IMAGES = 32
+MEASURED_IMAGES = 512
+STREAMED_SHARDS = 4
+
+
+def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Up to `count` rows, ascending, the same ones in every process; of a few shards where they can only stream."""
+    random = np.random.RandomState(draw("some rows", seed, len(manifest)) % 2**32)
+    rows = np.arange(len(manifest))
+    if not can_seek(manifest):
+        shards = random.permutation(np.unique(manifest.container))[:STREAMED_SHARDS]
+        rows = rows[np.isin(manifest.container, shards)]
+    return np.sort(random.permutation(rows)[:count])
+
+
+def channels_and_type(manifest: Manifest) -> tuple[int, torch.dtype]:
+    """What some of the images have: the most channels, and uint8, or float32 for arrays of another type."""
+
+    def pictures() -> Iterator[Picture]:
+        for row, data in read_rows(manifest, some_rows(manifest, PROBED_IMAGES)):
+            with naming(manifest, row):
+                yield decode(data, manifest.kind_of(row), None)
+
+    found = [(int(picture.shape[0]), picture.dtype) for picture in pictures() if isinstance(picture, Tensor)]
+    return max(channels for channels, _ in found), found[0][1]
+
+
+def mean_and_std(manifest: Manifest, make: SampleMaker) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A channel's mean and standard deviation over at most 512 images as evaluation crops them, of pixels in 0..1.
+
+    A channel that never changes gets a deviation of 1.
+    """
+    moments = []
+    for row, data in read_rows(manifest, some_rows(manifest, MEASURED_IMAGES)):
+        with naming(manifest, row):
+            pixels = make(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0).double()
+        pixels = pixels / 255 if make.dtype == torch.uint8 else pixels
+        moments.append(torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))]))
+    mean, square = torch.stack(moments).mean(0)
+    std = (square - mean.square()).clamp(min=0).sqrt()
+    return _rounded(mean), _rounded(torch.where(std > 0, std, torch.ones_like(std)))
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.tolist())

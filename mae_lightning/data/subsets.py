@@ -1,0 +1,99 @@
+"""Seeded parts of a labelled training set: fewer labels, and a hold-out to choose on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mae_lightning.data.plan import draw
+from mae_lightning.data.sources import Source
+
+__all__ = ["hold_out", "labelled_part", "part_of"]
+
+
+def part_of(
+    source: Source, held_out: float, fraction: float, per_class: int | None, seed: int
+) -> tuple[Source, Source | None]:
+    """What is left of training data to train on, and what is held out of it, if anything.
+
+    Args:
+        source: Labelled training data, unless nothing is asked for.
+        held_out: Share of each class that is held out; 0 for nothing.
+        fraction: Share of each class of the rest to train on.
+        per_class: Samples a class of the rest to train on; None for all that `fraction` leaves.
+        seed: Which of them.
+
+    Raises:
+        ValueError: Both kinds of parts are asked for, or there are too few samples or no labels.
+    """
+    if per_class is not None and fraction != 1:
+        raise ValueError(f"label_fraction {fraction:g} and labels_per_class {per_class} exclude each other; give one")
+    held: Source | None = None
+    if held_out:
+        rest, chosen = hold_out(source.manifest.label, held_out, seed)
+        name = f"{held_out:.0%} held out of {source.name}"
+        held = replace(source, name=name, manifest=source.manifest.select(chosen))
+        source = replace(source, manifest=source.manifest.select(rest))
+    if per_class is not None or fraction != 1:
+        rows = labelled_part(source.manifest.label, float(fraction) if per_class is None else per_class, seed)
+        source = replace(source, manifest=source.manifest.select(rows))
+    return source, held
+
+
+def labelled_part(labels: NDArray[np.int64], per_class: int | float, seed: int) -> NDArray[np.int64]:
+    """Rows of a part that takes every class alike, ascending.
+
+    Smaller parts of one seed lie inside larger ones, so that curves over label fractions compare.
+
+    Args:
+        labels: Of all rows; no -1 among them.
+        per_class: A share of each class up to 1, rounded and at least one sample; or how many samples (an int).
+        seed: Which of them.
+
+    Raises:
+        ValueError: The share is not within 0 to 1, or a class has fewer samples than asked for.
+    """
+    parts = []
+    for rows in _shuffled_classes(labels, seed, "part"):
+        if isinstance(per_class, float):
+            if not 0 < per_class <= 1:
+                raise ValueError(f"label fraction {per_class:g} must be above 0 and at most 1")
+            parts.append(rows[: max(1, round(len(rows) * per_class))])
+        elif not 0 < per_class <= len(rows):
+            raise ValueError(
+                f"{per_class} labels a class: class {labels[rows[0]]} has {len(rows)}; ask for 1 to that many"
+            )
+        else:
+            parts.append(rows[:per_class])
+    return np.sort(np.concatenate(parts))
+
+
+def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to fit and rows to choose on, each ascending; every class keeps at least one of its samples to fit.
+
+    Args:
+        labels: Of all rows.
+        fraction: Share of each class that is held out, rounded up.
+        seed: Which of them.
+
+    Raises:
+        ValueError: The share is not between 0 and 1, or no class has two samples.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"hold-out {fraction:g} must be between 0 and 1")
+    classes = _shuffled_classes(labels, seed, "hold-out")
+    chosen = np.sort(np.concatenate([rows[: min(len(rows) - 1, math.ceil(len(rows) * fraction))] for rows in classes]))
+    if not len(chosen):
+        raise ValueError(f"nothing can be held out of {len(labels)} samples: every class has only one")
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def _shuffled_classes(labels: NDArray[np.int64], seed: int, purpose: str) -> list[NDArray[np.int64]]:
+    """The rows of each class in a random order of their own."""
+    if not len(labels) or labels.min() < 0:
+        raise ValueError("a part of the labels was asked for, and there are samples without a label")
+    random = np.random.RandomState(draw(seed, purpose) % 2**32)
+    return [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]

@@ -1,0 +1,129 @@
+"""Opening shards wherever they lie, without a shell and without leaking the secrets in a URL."""
+
+from __future__ import annotations
+
+import io
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+
+__all__ = ["is_remote", "open_url", "public_name"]
+
+TIMEOUT_SECONDS = 30.0
+TRIES = 5
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is a URL rather than a local path.
+
+    Raises:
+        ValueError: The URL would run a shell.
+    """
+    scheme, separator, _ = name.partition(":")
+    if separator and scheme.lower() == "pipe":
+        raise ValueError(f"'{name}' would run a shell command; name a file or a URL instead")
+    return "://" in name and scheme.lower() != "file"
+
+
+def public_name(url: str) -> str:
+    """A URL without user, password, query and fragment, any of which may hold a token: for messages and records."""
+    if not is_remote(url):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def open_url(url: str) -> io.BufferedReader:
+    """A stream over a local file, an http(s) URL or whatever fsspec reaches; remote ones go on after a lost connection.
+
+    Raises:
+        FileNotFoundError: A local file is not there.
+        ValueError: A remote one still fails after `TRIES` tries, each waiting twice as long, or has no reader.
+    """
+    if not is_remote(url):
+        return Path(url.removeprefix("file://")).open("rb")
+    opener = _open_http if urlsplit(url).scheme.lower() in ("http", "https") else _open_fsspec
+    return io.BufferedReader(_Retrying(url, opener), buffer_size=2**20)
+
+
+@runtime_checkable
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def _open_http(url: str, start: int) -> _Readable:
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
+    if start and response.status != 206:
+        response.close()
+        raise ValueError("the server cannot go on in the middle of a file")
+    return cast("_Readable", response)
+
+
+def _open_fsspec(url: str, start: int) -> _Readable:
+    try:
+        stream = fsspec.open(url, "rb").open()
+    except ImportError as error:
+        raise ValueError(f"needs another package: {error}") from None
+    if start:
+        stream.seek(start)
+    return cast("_Readable", stream)
+
+
+class _Retrying(io.RawIOBase):
+    """Bytes of a URL in order; a read that fails opens the URL again where it stopped."""
+
+    def __init__(self, url: str, opener: Callable[[str, int], _Readable]) -> None:
+        self._url = url
+        self._opener = opener
+        self._stream: _Readable | None = None
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        for attempt in range(TRIES):
+            try:
+                if self._stream is None:
+                    self._stream = self._opener(self._url, self._position)
+                data = self._stream.read(len(buffer))
+                if not data and getattr(self._stream, "length", None):  # what http.client calls the bytes still to come
+                    raise ConnectionError("the connection ended too early")
+                break
+            except (OSError, HTTPException) as error:
+                self._drop()
+                final = isinstance(error, FileNotFoundError) or getattr(error, "code", 500) in (401, 403, 404, 410)
+                if final or attempt == TRIES - 1:
+                    raise ValueError(f"cannot be read: {_reason(error)}") from None
+                time.sleep(2.0**attempt)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    return str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from mae_lightning.data import ShardDataModule
+from mae_lightning.data.subsets import hold_out, labelled_part
+
+LABELS = np.array([0] * 40 + [1] * 20 + [2] * 3)[np.random.RandomState(0).permutation(63)]
+
+
+def counts(rows):
+    return np.bincount(LABELS[rows], minlength=3).tolist()
+
+
+def test_a_fraction_takes_every_class_alike_and_at_least_one():
+    assert counts(labelled_part(LABELS, 0.1, seed=0)) == [4, 2, 1]
+    assert counts(labelled_part(LABELS, 1.0, seed=0)) == [40, 20, 3]
+
+
+def test_a_number_a_class():
+    assert counts(labelled_part(LABELS, 3, seed=0)) == [3, 3, 3]
+
+
+def test_smaller_parts_lie_inside_larger_ones_and_depend_on_the_seed():
+    small, large = labelled_part(LABELS, 0.1, seed=4), labelled_part(LABELS, 0.5, seed=4)
+    assert set(small) < set(large)
+    assert np.all(np.diff(small) > 0)
+    assert set(labelled_part(LABELS, 0.1, seed=5)) != set(small)
+
+
+def test_hold_out_parts_the_rows_and_leaves_each_class_something_to_fit():
+    fit, held = hold_out(LABELS, 0.2, seed=0)
+    assert sorted([*fit, *held]) == list(range(63))
+    assert counts(held) == [8, 4, 1]
+    assert np.bincount(np.array([0, 0, 1])[hold_out(np.array([0, 0, 1]), 0.9, seed=0)[0]]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: labelled_part(LABELS, 0.0, 0), "label fraction 0 must be above 0"),
+        (lambda: labelled_part(LABELS, 4, 0), "4 labels a class: class 2 has 3"),
+        (lambda: labelled_part(np.array([0, -1]), 0.5, 0), "samples without a label"),
+        (lambda: hold_out(LABELS, 1.0, 0), "hold-out 1 must be between 0 and 1"),
+        (lambda: hold_out(np.array([0, 1]), 0.5, 0), "every class has only one"),
+    ],
+)
+def test_what_cannot_be_is_one_line(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_data_module_trains_on_a_part_and_validates_on_what_is_held_out():
+    data = ShardDataModule("fashion_mnist", image_size=32, hold_out=0.1, label_fraction=0.1, seed=1)
+    sizes = {split: len(source.manifest) for split, source in data.sources.items()}
+    assert sizes == {"train": 450, "val": 500, "test": 1000}
+    places = [set(data.sources[split].manifest.place.tolist()) for split in ("train", "val")]
+    assert not places[0] & places[1]
+    assert data.num_classes == 10
+    assert np.bincount(data.sources["train"].manifest.label).tolist() == [45] * 10
+    with pytest.raises(ValueError, match="exclude each other"):
+        ShardDataModule("fashion_mnist", image_size=32, label_fraction=0.1, labels_per_class=5)
