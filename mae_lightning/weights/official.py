@@ -1,0 +1,91 @@
+"""The official MAE checkpoints' names of tensors, and ours; values pass through unchanged."""
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+from torch import Tensor
+
+_BLOCK = [
+    f"{layer}.{kind}"
+    for layer in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    for kind in ("weight", "bias")
+]
+_ENCODER = ["cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"]
+_DECODER = {
+    "mask_token": "mask_token",
+    "decoder_pos_embed": "decoder_pos_embed",
+    "decoder_embed.weight": "decoder_embed.weight",
+    "decoder_embed.bias": "decoder_embed.bias",
+    "decoder_norm.weight": "decoder.norm.weight",
+    "decoder_norm.bias": "decoder.norm.bias",
+    "decoder_pred.weight": "decoder_pred.weight",
+    "decoder_pred.bias": "decoder_pred.bias",
+}
+
+
+def from_official(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of an official pretraining checkpoint under a MaskedAutoencoder's names.
+
+    An encoder-only release gives the keys that start with ``encoder.`` alone.
+
+    Args:
+        checkpoint: Content of the file, ``{"model": state_dict, ...}``, or the state dict in it.
+
+    Raises:
+        ValueError: Keys are missing or unexpected; all of them are named.
+    """
+    state: Mapping[str, Tensor] = checkpoint.get("model", checkpoint)
+    names = _official_to_ours(_depth(state, "blocks"), _depth(state, "decoder_blocks"), has_decoder=_has_decoder(state))
+    _check_keys(state, names, "the official layout")
+    return {ours: state[official] for official, ours in names.items()}
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A MaskedAutoencoder's weights under the official names, to be saved as ``{"model": ...}``.
+
+    Raises:
+        ValueError: The model has tensors that the official layout has no name for (registers, layer scale, another
+            decoder), or lacks some of its tensors; all of them are named.
+    """
+    has_decoder = any(not key.startswith("encoder.") for key in state)
+    official = _official_to_ours(
+        _depth(state, "encoder.blocks"), _depth(state, "decoder.blocks"), has_decoder=has_decoder
+    )
+    names = {ours: name for name, ours in official.items()}
+    _check_keys(state, names, "the official layout, under this package's names")
+    return {name: state[ours] for ours, name in names.items()}
+
+
+def _official_to_ours(depth: int, decoder_depth: int, *, has_decoder: bool) -> dict[str, str]:
+    encoder = chain(_ENCODER, _block_keys("blocks", depth))
+    names = {key: f"encoder.{key}" for key in encoder}
+    if has_decoder:
+        pairs = zip(
+            _block_keys("decoder_blocks", decoder_depth), _block_keys("decoder.blocks", decoder_depth), strict=True
+        )
+        names |= _DECODER | dict(pairs)
+    return names
+
+
+def _block_keys(prefix: str, depth: int) -> list[str]:
+    return [f"{prefix}.{block}.{key}" for block in range(depth) for key in _BLOCK]
+
+
+def _depth(keys: Iterable[str], prefix: str) -> int:
+    """Blocks up to the highest index that occurs, so that a gap shows as missing keys."""
+    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", key) for key in keys)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def _has_decoder(official: Iterable[str]) -> bool:
+    return any(key == "mask_token" or key.startswith("decoder_") for key in official)
+
+
+def _check_keys(state: Iterable[str], expected: Iterable[str], layout: str) -> None:
+    missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing or unexpected:
+        lists = [("missing", missing), ("unexpected", unexpected)]
+        named = "; ".join(f"{word}: {', '.join(keys)}" for word, keys in lists if keys)
+        raise ValueError(f"the weights do not fit {layout}: {named}")
