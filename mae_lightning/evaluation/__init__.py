@@ -1,0 +1,1 @@
+"""Protocols that judge frozen features and reconstructions, independent of any training loop."""

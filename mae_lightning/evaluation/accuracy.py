@@ -1,0 +1,54 @@
+"""Figures of a classifier over a whole data set, each sample counted once."""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+TOP_K = 5
+
+
+class ClassificationMetrics(nn.Module):
+    """Top-1 and top-5 accuracy, cross-entropy and, on request, the confusion matrix; sums add up over processes.
+
+    Args:
+        num_classes: Number of classes; with five or fewer, top-5 says nothing and is left out.
+        confusion_matrix: Whether to count which class is taken for which.
+    """
+
+    def __init__(self, num_classes: int, *, confusion_matrix: bool = False) -> None:
+        super().__init__()
+        self.loss = MeanMetric().set_dtype(torch.float64)
+        ranks = {"accuracy": 1} | ({f"top{TOP_K}": TOP_K} if num_classes > TOP_K else {})
+        metrics = {name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in ranks.items()}
+        self.accuracies = MetricCollection(dict(metrics), compute_groups=False)
+        self.confusion = MulticlassConfusionMatrix(num_classes) if confusion_matrix else None
+
+    def update(
+        self, logits: Float[Tensor, "batch class"], labels: Int64[Tensor, "batch"], valid: Bool[Tensor, "batch"]
+    ) -> None:
+        """Adds a batch; rows marked invalid do not count.
+
+        Raises:
+            ValueError: A row that counts has no label.
+        """
+        if bool((labels[valid] < 0).any()):
+            raise ValueError("a held-out image has no label; classification needs every one labelled")
+        logits, labels = logits[valid].float(), labels[valid]
+        self.loss.update(F.cross_entropy(logits, labels, reduction="none").double())
+        self.accuracies.update(logits, labels)
+        if self.confusion is not None:
+            self.confusion.update(logits, labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures by name; the confusion matrix is in :attr:`confusion`."""
+        return self.accuracies.compute() | {"loss": self.loss.compute().float()}
+
+    def reset(self) -> None:
+        """Forgets what was added."""
+        self.loss.reset()
+        self.accuracies.reset()
+        if self.confusion is not None:
+            self.confusion.reset()

@@ -1,0 +1,75 @@
+"""What a masked autoencoder makes of images that it sees only in part (paper Figure 2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mae_lightning.models import MaskedAutoencoder, Normalization, PatchMask
+
+GREY = 0.5
+"""Value shown where a patch is hidden, in units of 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Images side by side, in 0 to 1.
+
+    Attributes:
+        original: The images.
+        masked: Hidden patches grey.
+        reconstruction: What the decoder gives; visible patches, on which it is not trained, grey.
+        pasted: The reconstruction of the hidden patches among the visible patches of the image.
+        mode: How the prediction was brought back to pixels.
+    """
+
+    original: Float[Tensor, "batch channel height width"]
+    masked: Float[Tensor, "batch channel height width"]
+    reconstruction: Float[Tensor, "batch channel height width"]
+    pasted: Float[Tensor, "batch channel height width"]
+    mode: str
+
+    def columns(self) -> dict[str, Float[Tensor, "batch channel height width"]]:
+        """The images by the title of their column."""
+        return {
+            "original": self.original,
+            "masked": self.masked,
+            "reconstruction": self.reconstruction,
+            "with visible patches": self.pasted,
+        }
+
+
+@torch.no_grad()
+def reconstruct(
+    model: MaskedAutoencoder,
+    normalize: Normalization,
+    images: Float[Tensor, "batch channel height width"],
+    mask: PatchMask,
+    statistics: Literal["visible", "truth"] = "visible",
+) -> Reconstructions:
+    """Masks, reconstructs and brings back to pixels.
+
+    Args:
+        model: The autoencoder.
+        normalize: The normalisation that it was trained with.
+        images: Normalised images.
+        mask: Which patches are hidden.
+        statistics: Where the mean and deviation of a hidden patch come from, if the model predicts normalised patches:
+            the visible patches around it, or the hidden truth itself, which the label then says.
+    """
+    truth = model.patches(images)
+    prediction = model.predict(images, mask)
+    pixels = model.target.to_pixels(prediction.float(), truth, mask, model.grid, statistics=statistics)
+    hidden = mask.is_masked.unsqueeze(-1)
+    grey = normalize(torch.full_like(images, GREY))
+    grey_patches = model.patches(grey)
+    shown = {
+        "original": truth,
+        "masked": torch.where(hidden, grey_patches, truth),
+        "reconstruction": torch.where(hidden, pixels, grey_patches),
+        "pasted": torch.where(hidden, pixels, truth),
+    }
+    pictures = {name: normalize.undo(model.images(patches)).clamp(0, 1) for name, patches in shown.items()}
+    return Reconstructions(**pictures, mode=model.target.pixel_modes[statistics])
