@@ -1,0 +1,19 @@
+"""What happens around training: the run's table, its pace, its pictures and its probes."""
+
+from mae_lightning.callbacks.confusion import ConfusionMatrix
+from mae_lightning.callbacks.defaults import default_callbacks
+from mae_lightning.callbacks.ema import WeightEMA
+from mae_lightning.callbacks.knn import KNNProbe
+from mae_lightning.callbacks.reconstructions import ReconstructionPictures
+from mae_lightning.callbacks.summary import RunSummary
+from mae_lightning.callbacks.throughput import Throughput
+
+__all__ = [
+    "ConfusionMatrix",
+    "KNNProbe",
+    "ReconstructionPictures",
+    "RunSummary",
+    "Throughput",
+    "WeightEMA",
+    "default_callbacks",
+]

@@ -1,0 +1,36 @@
+"""A moving average of the weights, refused where it could not follow them."""
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+HORIZONS = 5
+"""Averages need this many times their memory of 1 / (1 - decay) steps, or the first weights still weigh."""
+
+
+class WeightEMA(EMAWeightAveraging):
+    """Validates and saves the exponential moving average of the weights (paper Table 11: decay 0.9999).
+
+    The average starts at the weights after the first step.
+
+    Args:
+        decay: Share of the average that a step leaves.
+    """
+
+    def __init__(self, decay: float = 0.9999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay {decay:g} must be between 0 and 1")
+        super().__init__(decay=decay)
+        self.decay = decay
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks that the run is long enough.
+
+        Raises:
+            ValueError: It is not; names the greatest decay that would do.
+        """
+        steps, needed = int(trainer.estimated_stepping_batches), HORIZONS / (1 - self.decay)
+        if steps < round(needed):
+            raise ValueError(
+                f"a weight average of decay {self.decay:g} needs {needed:.0f} steps and this run has {steps};"
+                f" train longer, or take a decay of at most {max(0.0, 1 - HORIZONS / steps):.4g}"
+            )

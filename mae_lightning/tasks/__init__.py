@@ -1,0 +1,7 @@
+"""The LightningModules: what is trained, and how."""
+
+from mae_lightning.tasks.classify import Classification
+from mae_lightning.tasks.pretrain import MAEPretraining
+from mae_lightning.tasks.task import Task
+
+__all__ = ["Classification", "MAEPretraining", "Task"]

@@ -1,0 +1,91 @@
+"""What pretraining and classification share: lr after the batch size, one schedule, a card in every checkpoint."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from mae_lightning.optim import scaled_lr, warmup_cosine
+from mae_lightning.weights import CARD_KEY, CheckpointCard
+
+
+class Task(LightningModule, ABC):
+    """A LightningModule whose rates, steps and schedule follow from the global batch and the trainer.
+
+    Attributes:
+        base_lr: Learning rate for a global batch of ``images_per_base_lr`` images.
+        images_per_base_lr: 256 in the papers; SimMIM states its rates per 512.
+        min_lr: The learning rate at the end of the cosine.
+        warmup_epochs: Epochs over which the learning rate rises linearly from zero.
+        global_batch_size: Images an optimiser step over all devices.
+    """
+
+    base_lr: float
+    images_per_base_lr: int = 256
+    min_lr: float = 0.0
+    warmup_epochs: float
+    global_batch_size: int
+
+    # ---------------------------------------------------------------- optimisation
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate in use."""
+        return scaled_lr(self.base_lr, self.global_batch_size, per=self.images_per_base_lr)
+
+    @property
+    def lr_rule(self) -> str:
+        """The same, and how it came about, for the run's table."""
+        return (
+            f"{self.lr:.3g} = {self.base_lr:.3g} x {self.global_batch_size} / {self.images_per_base_lr},"
+            f" {self.warmup_epochs:g} epochs of warm-up, cosine to {self.min_lr:g}"
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch; the accumulation groups of an epoch are whole."""
+        return int(self.trainer.num_training_batches) // int(self.trainer.accumulate_grad_batches)
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRSchedulerConfig:
+        """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step."""
+        total_steps = int(self.trainer.estimated_stepping_batches)  # first: it makes the trainer count its batches
+        scheduler = warmup_cosine(
+            optimizer,
+            warmup_steps=round(self.warmup_epochs * self.steps_per_epoch),
+            total_steps=total_steps,
+            min_lr_ratio=self.min_lr / self.lr,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient's norm and the greatest learning rate, without waiting for the device."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/gradient_norm", get_total_norm(gradients))
+        self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
+
+    # ---------------------------------------------------------------- what it is
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Float[Tensor, "batch dim"]:
+        """Features of the encoder without gradients; images as the loader gives them."""
+
+    @abstractmethod
+    def card(self) -> CheckpointCard:
+        """What a checkpoint of this model says of itself."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, str]:
+        """Rows of the table that is printed when training starts."""
+
+    def results(self, figures: dict[str, float]) -> dict[str, str]:
+        """Rows made of the final figures, for the table that is printed when training ends."""
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card to every checkpoint."""
+        checkpoint[CARD_KEY] = self.card().to_dict()

@@ -1,0 +1,29 @@
+from unittest.mock import PropertyMock, patch
+
+import pytest
+from lightning import LightningModule, Trainer
+
+from mae_lightning.callbacks import WeightEMA
+
+
+def started(decay, steps):
+    with patch.object(Trainer, "estimated_stepping_batches", PropertyMock(return_value=steps)):
+        WeightEMA(decay).on_train_start(Trainer(accelerator="cpu", logger=False), LightningModule())
+
+
+def test_a_run_of_five_memories_is_long_enough():
+    started(0.99, 500)
+    with pytest.raises(ValueError, match=r"decay 0.99 needs 500 steps and this run has 499; .* at most 0.99"):
+        started(0.99, 499)
+
+
+def test_the_decay_that_is_named_would_do():
+    with pytest.raises(ValueError, match="at most") as caught:
+        started(0.9999, 1250)
+    allowed = float(str(caught.value).rsplit(" ", 1)[1])
+    started(allowed, 1250)
+
+
+def test_decay_is_a_share():
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
+        WeightEMA(1.0)
