@@ -1,0 +1,239 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with a run's folder around it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from mae_lightning.callbacks import default_callbacks
+from mae_lightning.cli.arguments import resolve_configs
+from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
+from mae_lightning.cli.imports import ImportPolicy
+from mae_lightning.cli.parser import ParseError, Parser, parser_options
+from mae_lightning.cli.quiet import hush
+from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, Run, decide, default_name, next_recipe
+from mae_lightning.cli.saved_config import SavedConfig, first_change, plain_settings
+from mae_lightning.cli.settings import read_settings
+from mae_lightning.commands.configs import configs_folder
+from mae_lightning.tracking import build_loggers
+from mae_lightning.weights import read_checkpoint
+
+FROM_DATA = ("image_size", "num_channels", "mean", "std", "num_classes", "class_names", "global_batch_size", "seed")
+"""What the data module owns; each is given to the model if the model's class takes it."""
+
+INTERRUPTED = 130
+
+
+def run_training(command: str, arguments: Sequence[str], allowed_imports: Sequence[str] = ()) -> int:
+    """Runs ``fit``, ``validate``, ``test`` or ``predict`` and returns the process's exit code.
+
+    Args:
+        command: Which of them.
+        arguments: What follows it on the command line.
+        allowed_imports: Packages of the user's that configs may name.
+    """
+    hush()
+    resolved, configs = resolve_configs(arguments)
+    return TrainingCLI(command, resolved, configs, ImportPolicy(allowed_imports)).run()
+
+
+class TrainingCLI(LightningCLI):
+    """Reads the configs, builds model, data and trainer, and runs one command in the run's folder.
+
+    A flat parser for the one command stands in place of LightningCLI's four subcommands: keys have no prefix, and the
+    hyper-parameters of a checkpoint never change the config.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: The command line after the command, the configs as paths.
+        configs: The paths of the configs, for the run's name.
+        policy: What configs may name.
+    """
+
+    def __init__(self, command: str, arguments: list[str], configs: Sequence[Path], policy: ImportPolicy) -> None:
+        self.command, self.configs, self.policy = command, configs, policy
+        policy.enforce()
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False},  # the run's own table says more
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs=parser_options(command),
+            args=arguments,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # ---------------------------------------------------------------- arguments
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's options and what the model takes from the data."""
+        parser.add_class_arguments(Run, "run")
+        if self.command != "fit":
+            parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to use; the run's last one by default")
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the command line and the configs that it names.
+
+        Raises:
+            ValueError: A setting does not fit; one line with what would be right.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except ParseError as error:
+            Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy).check()
+            raise ValueError(most_telling_line(str(error))) from error
+        self.given = read_settings(args).origins
+
+    # ---------------------------------------------------------------- objects
+
+    def before_instantiate_classes(self) -> None:
+        """Settles the run's folder and what happens there, before anything expensive."""
+        settings = self.config.run
+        settings.name = settings.name or default_name(self.configs, configs_folder())
+        self.run_settings = Run(**settings.as_dict())
+        self.folder = self.run_settings.folder
+        derived = [name for name in FROM_DATA if f"model.{name}" not in self.given]
+        self.plain_settings = plain_settings(self.config, derived)
+        self.decision = self._decide() if self.command == "fit" else None
+
+    def instantiate_classes(self) -> None:
+        """Builds model, data and trainer, unless there is nothing left to do."""
+        if self.decision is None or self.decision.action != "stop":
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the run's loggers and callbacks beside those of the config.
+
+        Raises:
+            ValueError: The model was given by hand what the data owns.
+        """
+        for name in FROM_DATA:
+            if f"model.{name}" in self.given and hasattr(self.datamodule, name):
+                raise ValueError(f"model.init_args.{name} comes from the data; set it under data.init_args instead")
+        settings = {**self._get(self.config_init, "trainer"), **kwargs}
+        settings["logger"] = self._loggers(settings["logger"])
+        settings["default_root_dir"] = settings["default_root_dir"] or self.folder
+        own = default_callbacks(self.folder, self.model, next_recipe(self.configs))
+        if self.command == "fit" and not self.config.trainer.fast_dev_run:
+            own.append(SavedConfig(self.plain_settings, self.folder / CONFIG))
+        return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
+
+    def _loggers(self, configured: Logger | list[Logger] | bool | None) -> Logger | list[Logger] | bool:
+        """The config's loggers, or the run's where it names none; only training keeps a record."""
+        if isinstance(configured, Logger | list):
+            return configured
+        if configured is False or self.command != "fit" or self.config.trainer.fast_dev_run:
+            return False
+        run = self.run_settings
+        return build_loggers(self.folder, self.folder.name, run.project, run.wandb)
+
+    def _decide(self) -> Decision:
+        """What ``fit`` does in the folder; processes other than the first find it used and do not mind."""
+        if self.config.trainer.fast_dev_run:
+            return Decision("start", f"{self.folder}: a trial of a few batches, nothing is kept")
+        checkpoint = self.folder / LAST_CHECKPOINT
+        return decide(
+            self.folder,
+            self.run_settings.resume,
+            saved=read_progress(checkpoint) if checkpoint.is_file() else None,
+            is_used=getattr(rank_zero_only, "rank", 0) == 0
+            and (checkpoint.is_file() or (self.folder / CONFIG).is_file()),
+            changed=first_change(self.folder / CONFIG, self.plain_settings),
+            max_epochs=self.config.trainer.max_epochs,
+            max_steps=self.config.trainer.max_steps,
+        )
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> int:
+        """Runs the command and returns the process's exit code."""
+        if self.decision is not None:
+            rank_zero_only(print)(self.decision.line, flush=True)
+            if self.decision.action == "stop":
+                return 0
+        try:
+            getattr(self, f"_{self.command}")()
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            goes_on = self.command == "fit" and (self.folder / LAST_CHECKPOINT).is_file()
+            hint = f"; the same command goes on from {self.folder / LAST_CHECKPOINT}" if goes_on else ""
+            print(f"interrupted{hint}", file=sys.stderr)
+            return INTERRUPTED
+        return 0
+
+    def _fit(self) -> None:
+        assert self.decision is not None
+        last = str(self.folder / LAST_CHECKPOINT) if self.decision.action == "continue" else None
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
+
+    def _validate(self) -> None:
+        self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True)
+
+    def _test(self) -> None:
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True)
+
+    def _predict(self) -> None:
+        """Predicts, and keeps what this process predicted, batch by batch."""
+        outputs = self.trainer.predict(
+            self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True
+        )
+        suffix = f"-rank{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.folder / f"predictions{suffix}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(outputs, path)
+        print(f"{path}: predictions of {len(outputs or [])} batches")
+
+    def _checkpoint(self) -> str | None:
+        """The checkpoint to use: the one named, else the run's last, else none if the model starts from given weights.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        path = Path(self.config.ckpt_path or self.folder / LAST_CHECKPOINT)
+        init_from = self.config.model.init_args.get("init_from")
+        if not path.is_file() and (self.config.ckpt_path or init_from is None):
+            raise FileNotFoundError(f"checkpoint {path} does not exist; train with fit first, or give --ckpt_path=FILE")
+        rank_zero_only(print)(f"{self.command}: {path if path.is_file() else init_from}", flush=True)
+        return str(path) if path.is_file() else None
+
+
+def without_replaced(own: Sequence[Callback], configured: Sequence[Callback] | Callback | None) -> list[Callback]:
+    """Our callbacks, without those that the config has one of the same class for.
+
+    Checkpoints are added to ours: a run always has its last one.
+    """
+    given = [configured] if isinstance(configured, Callback) else configured or []
+    replaced = {type(callback) for callback in given if not isinstance(callback, Checkpoint)}
+    return [callback for callback in own if type(callback) not in replaced]
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """How far a checkpoint got.
+
+    Raises:
+        ValueError: It is damaged, or holds no training state.
+    """
+    content = read_checkpoint(checkpoint)
+    try:
+        epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return Progress(epochs=int(epochs), steps=int(content["global_step"]))
+    except KeyError as error:
+        raise ValueError(
+            f"checkpoint {checkpoint} holds no training state to go on from; take another --run.name"
+        ) from error

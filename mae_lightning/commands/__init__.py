@@ -1,0 +1,89 @@
+"""The commands beside training.
+
+To add one, write a module with ``add_arguments(parser)`` and ``run(args) -> int`` on plain argparse, and name it in
+`COMMANDS`. It is imported only when it runs, so it may import what it likes; the table itself imports nothing.
+"""
+
+import argparse
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+TRAINING = {
+    "fit": "Train a model, or go on with a run that was stopped",
+    "validate": "Compute a run's figures on its held-out images",
+    "test": "Compute the final figures, once, on the test images",
+    "predict": "Run a trained model over images",
+}
+"""What LightningCLI runs, with one line on each."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table of commands.
+
+    Attributes:
+        module: Where it is implemented; imported when the command runs.
+        summary: One line for ``--help``.
+        group: The heading it stands under in ``--help``.
+    """
+
+    module: str
+    summary: str
+    group: str
+
+
+COMMANDS = {
+    "evaluate": Command(
+        "mae_lightning.commands.evaluate", "Judge frozen encoders: k-NN, few-shot, linear and attentive probe", "Models"
+    ),
+    "configs": Command("mae_lightning.commands.configs", "List the shipped configs, print or copy one", "Configs"),
+}
+
+
+def help_text() -> str:
+    """What ``--help`` prints."""
+    groups: dict[str, dict[str, str]] = {"Training": TRAINING}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, {})[name] = command.summary
+    width = max(len(name) for group in groups.values() for name in group)
+    sections = [
+        "\n".join([f"{title}:", *(f"  {name:<{width}}  {summary}" for name, summary in group.items())])
+        for title, group in groups.items()
+    ]
+    return "\n\n".join([_HEAD, *sections, _FOOT])
+
+
+_HEAD = """\
+usage: mae-lightning COMMAND [options]
+
+Masked autoencoders for vision transformers, on PyTorch Lightning."""
+
+_FOOT = """\
+Options:
+  --help, --version
+  --allow-import PACKAGE   let configs name classes of this package of yours; may be repeated
+
+Start with:                  mae-lightning fit --config quickstart/pretrain
+Options of a command:        mae-lightning COMMAND --help"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, whose errors are one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message for the program to print.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"{self.prog.split()[-1]}: {message}; see {self.prog} --help")
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Runs a command of the table and returns the process's exit code."""
+    command = COMMANDS[name]
+    module: Any = import_module(command.module)
+    parser = OneLineParser(prog=f"mae-lightning {name}", description=command.summary)
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(arguments)))

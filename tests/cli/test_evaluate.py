@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from mae_lightning.commands.evaluate import format_table
+from mae_lightning.evaluation.protocols import READING_KNN
+from mae_lightning.models import TransformerDecoder
+from mae_lightning.tasks import Classification, MAEPretraining
+
+IMAGES = {"image_size": (16, 16), "num_channels": 1, "mean": (0.5,), "std": (0.2,)}
+
+
+@pytest.fixture
+def images(here):
+    """Three classes of grey noise about a level of their own: 10 images a class to train on, 5 to judge on."""
+    random = np.random.RandomState(0)
+    for split, count in (("train", 10), ("val", 5)):
+        for label, level in enumerate((60, 120, 180)):
+            folder = here / "images" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = (level + 10 * random.randn(16, 16)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return here
+
+
+@pytest.fixture
+def checkpoint(here):
+    """A run's checkpoint of a small masked autoencoder."""
+    task = MAEPretraining(encoder="nano/4", decoder=TransformerDecoder(depth=1, dim=32, num_heads=2), **IMAGES)
+    path = here / "runs" / "mine" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": task.state_dict(), "mae_lightning": task.card().to_dict()}, path)
+    return "runs/mine/checkpoints/last.ckpt"
+
+
+FAST = ["--data", "images", "--fractions", "0.5", "1", "--wandb", "off", "--device", "cpu"]
+
+
+def test_one_table_with_what_selected_beside_every_number(cli, images, checkpoint):
+    outcome = cli("evaluate", checkpoint, *FAST, "--protocols", "knn", "few_shot", "linear", "--untrained")
+    assert outcome.code == 0, outcome.err
+    rows = [line for line in outcome.out.splitlines() if line.startswith(checkpoint) and "  " in line]
+    assert len(rows) == 10  # two encoders, knn and linear at two fractions, few-shot
+    assert all("nothing (" in row or "on a hold-out, 20% of these labels" in row for row in rows)
+    assert READING_KNN in outcome.out
+    results = json.loads((images / "runs/mine/evaluation/results.json").read_text())
+    scores = results["scores"]
+    assert {(score["protocol"], score["labels"]) for score in scores} == {
+        ("knn", "50%"),
+        ("knn", "100%"),
+        ("few_shot", "5 a class"),
+        ("linear (cached)", "50%"),
+        ("linear (cached)", "100%"),
+    }
+    assert [score["num_labels"] for score in scores[:3]] == [15, 30, 15]
+    assert len(scores[2]["details"]) == 10
+    assert all(score["accuracy"] == 1.0 for score in scores if score["labels"] == "100%")  # the levels tell
+    assert all(score["seconds"] > 0 for score in scores)
+
+
+def test_any_timm_encoder_under_the_same_protocol(cli, images, monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
+    options = ["--image-size", "32", "32", "--protocols", "knn", "attentive", "--fractions", "1", "--out", "out"]
+    names = ["vit_tiny_patch16_224", "resnet18"]
+    outcome = cli("evaluate", *names, "--data", "images", "--wandb", "offline", "--device", "cpu", *options)
+    assert outcome.code == 0, outcome.err
+    scores = json.loads((images / "out/results.json").read_text())["scores"]
+    assert [(score["encoder"], score["protocol"]) for score in scores] == [
+        (name, protocol) for name in names for protocol in ("knn", "attentive (cached)")
+    ]
+    assert list((images / "out").rglob("*.wandb"))
+
+
+def test_a_classifier_is_judged_by_its_encoder(cli, images, here):
+    task = Classification(encoder="nano/4", pool="mean", num_classes=9, **IMAGES)
+    torch.save({"state_dict": task.state_dict(), "mae_lightning": task.card().to_dict()}, here / "classifier.ckpt")
+    outcome = cli("evaluate", "classifier.ckpt", *FAST, "--protocols", "knn")
+    assert outcome.code == 0, outcome.err
+    assert (here / "runs/evaluation-classifier/table.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet99", "--data", "images"], "'resnet99' is neither a checkpoint (.ckpt, .pth, .pt) nor a timm model"),
+        (["nowhere.ckpt", "--data", "images"], "checkpoint nowhere.ckpt does not exist"),
+        (["runs/mine/checkpoints/last.ckpt", "--data", "images/val"], "has no held-out split"),
+        (["runs/mine/checkpoints/last.ckpt", "--data", "images", "--image-size", "32", "32"], "leave --image-size out"),
+        (["runs/mine/checkpoints/last.ckpt"], "the following arguments are required: --data"),
+    ],
+)
+def test_mistakes_are_one_line(cli, images, checkpoint, arguments, message):
+    outcome = cli("evaluate", *arguments, "--wandb", "off", "--device", "cpu")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_a_table_lines_up():
+    table = format_table([{"a": "long value", "b": "1"}, {"a": "x", "b": "22"}])
+    assert table.splitlines() == ["a           b", "----------  --", "long value  1", "x           22"]

@@ -1,0 +1,117 @@
+"""What the same command does a second time, and how a run is named."""
+
+from pathlib import Path
+
+import pytest
+
+from mae_lightning.cli.run import Progress, Run, decide, default_name
+from mae_lightning.cli.saved_config import first_change
+
+FOLDER = Path("runs/x")
+
+
+def choose(
+    resume: str = "auto",
+    saved: Progress | None = None,
+    changed: str | None = None,
+    is_used: bool | None = None,
+    max_epochs: int | None = 10,
+    max_steps: int = -1,
+) -> tuple[str, str]:
+    used = saved is not None if is_used is None else is_used
+    decision = decide(
+        FOLDER, resume, saved=saved, is_used=used, changed=changed, max_epochs=max_epochs, max_steps=max_steps
+    )
+    return decision.action, decision.line
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_an_empty_folder_starts_a_run(resume: str) -> None:
+    assert choose(resume) == ("start", "runs/x: a new run")
+
+
+@pytest.mark.parametrize("resume", ["auto", "must"])
+def test_an_unfinished_run_goes_on(resume: str) -> None:
+    line = "runs/x: goes on after 3 epochs, 120 steps, from checkpoints/last.ckpt"
+    assert choose(resume, Progress(3, 120)) == ("continue", line)
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_epochs": 2}, {"max_epochs": None, "max_steps": 120}])
+def test_a_complete_run_stops(limits: dict[str, int]) -> None:
+    line = "runs/x: complete after 3 epochs, 120 steps; another --run.name starts a new run"
+    assert choose("auto", Progress(3, 120), **limits) == ("stop", line)
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": -1}, {"max_epochs": None}, {"max_epochs": None, "max_steps": 121}])
+def test_a_run_without_a_limit_reached_goes_on(limits: dict[str, int]) -> None:
+    assert choose("auto", Progress(3, 120), **limits)[0] == "continue"
+
+
+def test_must_needs_a_checkpoint() -> None:
+    with pytest.raises(ValueError, match=r"^--run.resume=must, but runs/x/checkpoints/last.ckpt is not there; "):
+        choose("must")
+
+
+@pytest.mark.parametrize("saved", [None, Progress(3, 120)])
+def test_never_overwrites_nothing(saved: Progress | None) -> None:
+    with pytest.raises(ValueError, match=r"^--run.resume=never, but runs/x holds a run; take another --run.name$"):
+        choose("never", saved, is_used=True)
+
+
+def test_a_run_of_another_config_is_not_gone_on_with() -> None:
+    message = "^runs/x holds a run of another config: model.mask_ratio was 0.75, is now 0.5; take another --run.name$"
+    with pytest.raises(ValueError, match=message):
+        choose("auto", Progress(3, 120), changed="model.mask_ratio was 0.75, is now 0.5")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_whatever_has_changed() -> None:
+    assert choose("auto", None, is_used=True, changed="model.mask_ratio was 0.75, is now 0.5")[0] == "start"
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        (["shipped/recipes/quickstart/pretrain.yaml"], "quickstart-pretrain"),
+        (["shipped/recipes/quickstart/pretrain.yaml", "shipped/trainer/cpu.yaml"], "quickstart-pretrain"),
+        (["shipped/recipes/a/b.yaml", "shipped/ablations/loss_all.yaml"], "a-b+loss_all"),
+        (["mine/deep/own.yaml"], "own"),
+        (["shipped/alone.yaml"], "alone"),
+        (["shipped/trainer/cpu.yaml"], "unnamed"),
+        ([], "unnamed"),
+    ],
+)
+def test_a_run_is_named_after_its_configs(configs: list[str], name: str) -> None:
+    assert default_name([Path(config) for config in configs], Path("shipped")) == name
+
+
+def test_the_folder_is_below_the_folder_of_runs() -> None:
+    assert Run(name="a", dir="b").folder == Path("b/a")
+
+
+SAVED = """
+model: {class_path: M, init_args: {ratio: 0.75, gone: 1}}
+data: {class_path: D, init_args: {seed: 0, num_workers: 2}}
+trainer: {max_epochs: 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "change"),
+    [
+        ({"ratio": 0.75}, {"seed": 0}, None),
+        ({"ratio": 0.75, "new": 2}, {"seed": 0, "num_workers": 0}, None),
+        ({"ratio": 0.5}, {"seed": 0}, "model.ratio was 0.75, is now 0.5"),
+        ({"ratio": 0.75}, {"seed": 1}, "data.seed was 0, is now 1"),
+    ],
+)
+def test_decisive_changes_are_found_and_others_are_not(
+    tmp_path: Path, model: dict[str, float], data: dict[str, int], change: str | None
+) -> None:
+    (tmp_path / "config.yaml").write_text(SAVED)
+    now = {
+        "model": {"class_path": "M", "init_args": model},
+        "data": {"class_path": "D", "init_args": data},
+        "trainer": {"max_epochs": 9},
+    }
+    assert first_change(tmp_path / "config.yaml", now) == change
+    assert first_change(tmp_path / "nothing.yaml", now) is None

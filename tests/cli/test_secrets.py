@@ -1,0 +1,33 @@
+import pytest
+
+from mae_lightning.cli.secrets import redact
+
+
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        ("https://user:canary@host/a.tar", "https://***@host/a.tar"),
+        ("https://canary@host/{000..127}.tar", "https://***@host/{000..127}.tar"),
+        ("https://host/a.tar?sig=canary&exp=7", "https://host/a.tar?sig=***&exp=***"),
+        ("s3://bucket/a.tar", "s3://bucket/a.tar"),
+        ("shards/a?b=c.tar", "shards/a?b=c.tar"),
+        ("mail@example", "mail@example"),
+    ],
+)
+def test_urls_lose_their_secrets_and_nothing_else(value: str, hidden: str) -> None:
+    assert redact(value) == hidden
+
+
+@pytest.mark.parametrize("name", ["token", "hf_token", "API_KEY", "password", "secret_access_key", "credentials"])
+def test_settings_named_like_secrets_are_hidden(name: str) -> None:
+    assert redact({"data": {"init_args": {name: "canary"}}}) == {"data": {"init_args": {name: "***"}}}
+
+
+@pytest.mark.parametrize("name", ["mask_token", "tokens", "num_tokens", "keys", "monkey"])
+def test_settings_that_merely_sound_so_are_kept(name: str) -> None:
+    assert redact({name: 4}) == {name: 4}
+
+
+def test_lists_and_plain_values_are_kept() -> None:
+    settings = {"a": [1, None, {"b": "https://x@y/z"}], "c": True}
+    assert redact(settings) == {"a": [1, None, {"b": "https://***@y/z"}], "c": True}

@@ -1,0 +1,197 @@
+"""fit, validate and predict from end to end, on a few images and a tiny model."""
+
+import csv
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mae_lightning.cli.run import LAST_CHECKPOINT
+from mae_lightning.commands.configs import shipped_configs
+
+RUN = Path("runs/quickstart-pretrain")
+
+
+def test_a_run_from_start_to_end(program: Callable, here: Path, small: tuple[str, ...]) -> None:
+    outcome = program("fit", *small)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    assert outcome.out.splitlines()[0] == f"{RUN}: a new run"
+    assert (RUN / LAST_CHECKPOINT).is_file()
+    settings = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert settings["run"]["name"] == "quickstart-pretrain"
+    assert settings["model"]["init_args"]["decoder"]["init_args"]["dim"] == 8
+    assert "image_size" not in settings["model"]["init_args"]
+    with (RUN / "metrics.csv").open() as file:
+        assert any(row["train/loss"] for row in csv.DictReader(file))
+
+
+@pytest.fixture
+def trained(cli: Callable, small: tuple[str, ...]) -> tuple[str, ...]:
+    """A finished run; returns the arguments that made it."""
+    outcome = cli("fit", *small)
+    assert outcome.code == 0, outcome.err
+    return small
+
+
+def test_what_the_same_command_does_later(cli: Callable, trained: tuple[str, ...]) -> None:
+    outcome = cli("fit", *trained)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"{RUN}: complete after 1 epochs, 2 steps; another --run.name starts a new run\n"
+
+    outcome = cli("fit", *trained, "--run.resume=never")
+    assert outcome.err == f"error: --run.resume=never, but {RUN} holds a run; take another --run.name\n"
+
+    outcome = cli("fit", *trained, "--model.init_args.mask_ratio=0.5")
+    changed = "model.mask_ratio was 0.75, is now 0.5"
+    assert outcome.err == f"error: {RUN} holds a run of another config: {changed}; take another --run.name\n"
+
+    outcome = cli("fit", *trained, "--run.resume=must", "--trainer.max_epochs=2")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[0] == f"{RUN}: goes on after 1 epochs, 2 steps, from {LAST_CHECKPOINT}"
+    assert torch.load(RUN / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4
+
+    outcome = cli("fit", *trained, "--run.resume=must", "--run.name=other")
+    start = "error: --run.resume=must, but runs/other/checkpoints/last.ckpt is not there; "
+    assert outcome.err.startswith(start)
+    assert outcome.code == 2
+
+
+def test_the_saved_config_validates_and_predicts_the_run(cli: Callable, trained: tuple[str, ...]) -> None:
+    before = (RUN / "metrics.csv").read_text()
+    outcome = cli("validate", f"--config={RUN / 'config.yaml'}")
+    assert outcome.code == 0, outcome.err
+    assert "val/loss" in outcome.out
+    assert (RUN / "metrics.csv").read_text() == before
+
+    outcome = cli("predict", f"--config={RUN / 'config.yaml'}", "--trainer.limit_predict_batches=1")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith(f"{RUN / 'predictions.pt'}: predictions of 1 batches\n")
+    assert len(torch.load(RUN / "predictions.pt", weights_only=True)) == 1
+
+
+def test_damaged_checkpoint(cli: Callable, trained: tuple[str, ...]) -> None:
+    (RUN / LAST_CHECKPOINT).write_bytes(b"no checkpoint")
+    outcome = cli("fit", *trained)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: checkpoint")
+    assert str(RUN / LAST_CHECKPOINT) in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_trial_of_a_few_batches_leaves_nothing(cli: Callable, small: tuple[str, ...]) -> None:
+    outcome = cli("fit", *small, "--trainer.fast_dev_run=true")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[0] == f"{RUN}: a trial of a few batches, nothing is kept"
+    assert not (RUN / "config.yaml").exists()
+    assert not (RUN / LAST_CHECKPOINT).exists()
+
+
+def test_an_interruption_keeps_the_run_and_exits_with_130(
+    cli: Callable, here: Path, trained: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from lightning.pytorch.callbacks import Callback\nclass Stop(Callback):\n"
+    (here / "stopping.py").write_text(source + "    def on_train_start(self, *_): raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(str(here))
+    handler = signal.getsignal(signal.SIGINT)  # Lightning sets another one
+    stop = ("--allow-import=stopping", "--trainer.callbacks+=stopping.Stop", "--trainer.max_epochs=2")
+    try:
+        outcome = cli("fit", *trained, *stop)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert outcome.code == 130
+    assert outcome.err == f"interrupted; the same command goes on from {RUN / LAST_CHECKPOINT}\n"
+
+
+CALLBACKS = """
+trainer:
+  callbacks+:
+  - class_path: lightning.pytorch.callbacks.Timer
+    init_args: {duration: {hours: 1}}
+  logger: false
+data: {init_args: {image_size: [32, 28], seed: 5}}
+"""
+
+PROBE = """
+from lightning.pytorch.callbacks import Callback
+class Probe(Callback):
+    def on_train_start(self, trainer, task):
+        print("callbacks:", *(type(callback).__name__ for callback in trainer.callbacks))
+        print("loggers:", len(trainer.loggers))
+        print("links:", task.model.image_size, task.model.num_channels, task.global_batch_size, task.seed)
+        print("statistics:", len(task.normalize.mean.flatten()), trainer.datamodule.mean)
+"""
+
+
+def test_callbacks_are_added_loggers_taken_away_and_the_model_takes_from_the_data(
+    cli: Callable, here: Path, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "over.yaml").write_text(CALLBACKS)
+    (here / "probe_callback.py").write_text(PROBE)
+    monkeypatch.syspath_prepend(str(here))
+    probe = ("--allow-import=probe_callback", "--trainer.callbacks+=probe_callback.Probe")
+    outcome = cli("fit", *small, "--config=over.yaml", *probe)
+    assert outcome.code == 0, outcome.err
+    lines = dict(line.split(": ", 1) for line in outcome.out.splitlines() if ": " in line)
+    names = lines["callbacks"].split()
+    assert {"Timer", "Probe", "ModelCheckpoint", "RunSummary", "SavedConfig"} <= set(names)
+    assert lines["loggers"] == "0"
+    assert lines["links"] == "(32, 28) 1 8 5"
+    assert lines["statistics"].startswith("1 (0.")
+
+
+UPLOADER = """
+from lightning.pytorch.callbacks import Callback
+class Uploader(Callback):
+    def __init__(self, url: str, hf_token: str) -> None:
+        assert "canary" in url + hf_token
+"""
+WITH_SECRETS = """
+trainer:
+  callbacks+:
+  - {class_path: uploading.Uploader, init_args: {url: "https://canary@host/x", hf_token: canary}}
+"""
+
+
+def test_secrets_stay_out_of_the_saved_config(
+    cli: Callable, here: Path, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "uploading.py").write_text(UPLOADER)
+    (here / "over.yaml").write_text(WITH_SECRETS)
+    monkeypatch.syspath_prepend(str(here))
+    outcome = cli("fit", *small, "--config=over.yaml", "--allow-import=uploading")
+    assert outcome.code == 0, outcome.err
+    text = Path("runs/quickstart-pretrain+over/config.yaml").read_text()
+    assert "https://***@host/x" in text
+    assert "hf_token: '***'" in text
+    assert "canary" not in text
+
+
+def shipped(kind: str) -> list[str]:
+    return [name for name, path in shipped_configs().items() if kind in path.parts]
+
+
+@pytest.mark.parametrize("name", shipped("recipes"))
+def test_every_shipped_recipe_parses(cli: Callable, name: str) -> None:
+    outcome = cli("fit", f"--config={name}", "--print_config")
+    assert outcome.code == 0, outcome.err
+    assert yaml.safe_load(outcome.out)["model"]["class_path"].startswith("mae_lightning.tasks.")
+
+
+@pytest.mark.parametrize("name", [*shipped("trainer"), *shipped("logging"), *shipped("ablations")])
+def test_every_shipped_overlay_parses(cli: Callable, name: str) -> None:
+    plain = yaml.safe_load(cli("fit", "--config=quickstart/pretrain", "--print_config").out)
+    outcome = cli("fit", "--config=quickstart/pretrain", f"--config={name}", "--print_config")
+    assert outcome.code == 0, outcome.err
+    assert yaml.safe_load(outcome.out) != plain
+
+
+def test_help_pages(cli: Callable) -> None:
+    text = cli("fit", "--help").out
+    assert text.startswith("usage: mae-lightning fit --config RECIPE")
+    assert text.index("  --run.resume {") < text.index("  --trainer.max_epochs MAX")
+    assert "-->" not in text
+    assert "--model.mask_ratio" in cli("fit", "--model.help", "mae_lightning.tasks.MAEPretraining").out
