@@ -1,6 +1,8 @@
 """The callbacks that every run has."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -11,6 +13,10 @@ from mae_lightning.callbacks.reconstructions import ReconstructionPictures
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
 from mae_lightning.tasks import Classification, MAEPretraining
+
+
+SAVE_EVERY = timedelta(minutes=15)
+"""Most that a crash in the middle of an epoch can cost; an epoch's end is always saved."""
 
 
 def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | None = None) -> list[Callback]:
@@ -24,7 +30,8 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         next_recipe: The recipe that goes on from the run's checkpoint.
     """
     callbacks: list[Callback] = [
-        ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False),
+        last_checkpoint(run_dir),
+        last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
         RunSummary(run_dir, next_recipe),
         Throughput(),
     ]
@@ -33,3 +40,8 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
     if isinstance(task, Classification) and task.metrics.confusion is not None:
         callbacks.append(ConfusionMatrix(run_dir))
     return callbacks
+
+
+def last_checkpoint(run_dir: Path, **when: Any) -> ModelCheckpoint:
+    """Saves the whole state as ``checkpoints/last.ckpt``, at the end of each epoch unless told otherwise."""
+    return ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False, **when)

@@ -51,22 +51,36 @@ class DurableCheckpointIO(CheckpointIO):
             FileNotFoundError: Neither file is there.
             ValueError: Every file that is there is damaged.
         """
-        path = Path(path)
-        candidates = [file for file in (path, previous_of(path)) if file.is_file()]
-        if not candidates:
+        file = newest_whole(Path(path))
+        if file is None:
             raise FileNotFoundError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
-        for file in candidates:
-            if is_whole(file, path):
-                if file != path:
-                    rank_zero_warn(f"checkpoint {path} is damaged or missing; going on from the one before it, {file}")
-                return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
-        names = " and ".join(map(str, candidates))
-        raise ValueError(f"checkpoint damaged: {names}: sha256 differs from {_digests_of(path)}; restore a copy of it")
+        return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Removes the file, the one before it and their digests."""
         for file in (Path(path), previous_of(Path(path)), _digests_of(Path(path))):
             file.unlink(missing_ok=True)
+
+
+def newest_whole(path: Path) -> Path | None:
+    """The checkpoint, or the one before it where it is damaged or missing, which a warning then says.
+
+    Returns:
+        None where neither is there.
+
+    Raises:
+        ValueError: Every file that is there is damaged.
+    """
+    candidates = [file for file in (path, previous_of(path)) if file.is_file()]
+    for file in candidates:
+        if is_whole(file, path):
+            if file != path:
+                rank_zero_warn(f"checkpoint {path} is damaged or missing; going on from the one before it, {file}")
+            return file
+    if candidates:
+        names = " and ".join(map(str, candidates))
+        raise ValueError(f"checkpoint damaged: {names}: sha256 differs from {_digests_of(path)}; restore a copy of it")
+    return None
 
 
 def previous_of(path: Path) -> Path:

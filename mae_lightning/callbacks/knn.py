@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from mae_lightning.data import Batch, ShardDataModule
@@ -46,7 +46,7 @@ class KNNProbe(Callback):
         """Measures raw pixels and the encoder as it starts."""
         assert isinstance(pl_module, MAEPretraining)
         if not self._has_labels(trainer):
-            rank_zero_info("k-NN probe: off, the training or the held-out images have no labels")
+            rank_zero_only(print)("k-NN probe: off, the training or the held-out images have no labels")
             return
         if not self.baselines:
             self.baselines = {

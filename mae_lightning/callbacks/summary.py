@@ -28,7 +28,7 @@ class RunSummary(Callback):
         data = getattr(trainer, "datamodule", None)
         rows = pl_module.summary() if isinstance(pl_module, Task) else {}
         if isinstance(data, ShardDataModule):
-            rows |= _data_rows(data)
+            rows |= _data_rows(data, trainer.world_size)
         rows["device"] = f"{trainer.world_size} x {_device_name(pl_module.device)}, precision {trainer.precision}"
         if isinstance(pl_module, Task):
             rows["learning rate"] = pl_module.lr_rule
@@ -61,13 +61,13 @@ class RunSummary(Callback):
         return f"validate --config {self.run_dir / 'config.yaml'} --ckpt_path {last}"
 
 
-def _data_rows(data: ShardDataModule) -> dict[str, str]:
+def _data_rows(data: ShardDataModule, world_size: int) -> dict[str, str]:
     sizes = ", ".join(f"{len(source.manifest):,} {split}" for split, source in data.sources.items())
     height, width = data.image_size
     return {
         "data": f"{next(iter(data.sources.values())).name}: {sizes} images, {data.num_channels} x {height} x {width}",
         "batch": f"{data.global_batch_size} images a step = {data.micro_batch_size} on a device"
-        f" x {data.accumulation} accumulated x devices",
+        f" x {data.accumulation} accumulated x {world_size} devices",
     }
 
 

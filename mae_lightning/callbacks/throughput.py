@@ -7,6 +7,39 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 
+class Stopwatch:
+    """Adds up seconds of training, and of waiting among them; pauses do not count."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new window now."""
+        self._start = self._idle_since = time.perf_counter()
+        self._waited, self._images = 0.0, 0
+
+    def pause(self) -> None:
+        """Something other than training begins."""
+        self._paused_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Training goes on; the window moves by the length of the pause."""
+        length = time.perf_counter() - self._paused_at
+        self._start += length
+        self._idle_since += length
+
+    def batch_arrives(self) -> None:
+        """The wait for a batch is over."""
+        self._waited += time.perf_counter() - self._idle_since
+
+    def batch_ends(self, num_images: int) -> dict[str, float]:
+        """A step is done; the window's images a second and share of waiting so far."""
+        self._idle_since = time.perf_counter()
+        self._images += num_images
+        elapsed = self._idle_since - self._start
+        return {"train/images_per_second": self._images / elapsed, "train/data_wait_share": self._waited / elapsed}
+
+
 class Throughput(Callback):
     """Logs images/s over all devices, and the share of wall time that the process waited for its next batch.
 
@@ -15,39 +48,28 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        now = time.perf_counter()
-        self._window_start, self._batch_end = now, now
-        self._waited, self._paused, self._images = 0.0, 0.0, 0
+        self._watch = Stopwatch()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock anew: what lies between epochs is not training."""
-        self._reset()
+        self._watch.restart()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock."""
-        self._pause_start = time.perf_counter()
+        self._watch.pause()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on."""
-        pause = time.perf_counter() - self._pause_start
-        self._paused += pause
-        self._batch_end += pause
+        self._watch.resume()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The wait for this batch is over."""
-        self._waited += time.perf_counter() - self._batch_end
+        self._watch.batch_arrives()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch, and logs when the trainer does."""
-        self._batch_end = time.perf_counter()
-        self._images += len(batch["index"]) * trainer.world_size
-        elapsed = self._batch_end - self._window_start - self._paused
-        pace = {"train/images_per_second": self._images / elapsed, "train/data_wait_share": self._waited / elapsed}
-        pl_module.log_dict(pace)
+        pl_module.log_dict(self._watch.batch_ends(len(batch["index"]) * trainer.world_size))
         if trainer._logger_connector.should_update_logs:
-            self._reset()
+            self._watch.restart()

@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -102,7 +103,7 @@ def suits(annotation: Any, value: Any) -> bool:
     except ValueError:  # a type that it does not know takes anything
         return True
     try:
-        parser.parse_object({"value": value})
+        parser.parse_object({"value": deepcopy(value)})  # it changes what it is given
     except ArgumentError:
         return False
     return True

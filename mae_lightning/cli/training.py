@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks import default_callbacks
+from mae_lightning.callbacks.durable import DurableCheckpointIO, newest_whole
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
 from mae_lightning.cli.imports import ImportPolicy
@@ -109,6 +111,7 @@ class TrainingCLI(LightningCLI):
         self.folder = self.run_settings.folder
         derived = [name for name in FROM_DATA if f"model.{name}" not in self.given]
         self.plain_settings = plain_settings(self.config, derived)
+        self.last_checkpoint = newest_whole(self.folder / LAST_CHECKPOINT)
         self.decision = self._decide() if self.command == "fit" else None
 
     def instantiate_classes(self) -> None:
@@ -128,6 +131,7 @@ class TrainingCLI(LightningCLI):
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
         settings["logger"] = self._loggers(settings["logger"])
         settings["default_root_dir"] = settings["default_root_dir"] or self.folder
+        settings["plugins"] = with_durable_checkpoints(settings["plugins"])
         own = default_callbacks(self.folder, self.model, next_recipe(self.configs))
         if self.command == "fit" and not self.config.trainer.fast_dev_run:
             own.append(SavedConfig(self.plain_settings, self.folder / CONFIG))
@@ -146,13 +150,12 @@ class TrainingCLI(LightningCLI):
         """What ``fit`` does in the folder; processes other than the first find it used and do not mind."""
         if self.config.trainer.fast_dev_run:
             return Decision("start", f"{self.folder}: a trial of a few batches, nothing is kept")
-        checkpoint = self.folder / LAST_CHECKPOINT
+        last = self.last_checkpoint
         return decide(
             self.folder,
             self.run_settings.resume,
-            saved=read_progress(checkpoint) if checkpoint.is_file() else None,
-            is_used=getattr(rank_zero_only, "rank", 0) == 0
-            and (checkpoint.is_file() or (self.folder / CONFIG).is_file()),
+            saved=read_progress(last) if last is not None else None,
+            is_used=getattr(rank_zero_only, "rank", 0) == 0 and (last is not None or (self.folder / CONFIG).is_file()),
             changed=first_change(self.folder / CONFIG, self.plain_settings),
             max_epochs=self.config.trainer.max_epochs,
             max_steps=self.config.trainer.max_steps,
@@ -179,7 +182,7 @@ class TrainingCLI(LightningCLI):
 
     def _fit(self) -> None:
         assert self.decision is not None
-        last = str(self.folder / LAST_CHECKPOINT) if self.decision.action == "continue" else None
+        last = self.last_checkpoint if self.decision.action == "continue" else None
         self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
 
     def _validate(self) -> None:
@@ -205,12 +208,18 @@ class TrainingCLI(LightningCLI):
         Raises:
             FileNotFoundError: It is not there.
         """
-        path = Path(self.config.ckpt_path or self.folder / LAST_CHECKPOINT)
+        path = Path(self.config.ckpt_path or self.last_checkpoint or self.folder / LAST_CHECKPOINT)
         init_from = self.config.model.init_args.get("init_from")
         if not path.is_file() and (self.config.ckpt_path or init_from is None):
             raise FileNotFoundError(f"checkpoint {path} does not exist; train with fit first, or give --ckpt_path=FILE")
         rank_zero_only(print)(f"{self.command}: {path if path.is_file() else init_from}", flush=True)
         return str(path) if path.is_file() else None
+
+
+def with_durable_checkpoints(configured: Any) -> list[Any]:
+    """The config's plugins, and ours for writing checkpoints unless one of those does it."""
+    given = configured if isinstance(configured, list) else [configured] if configured is not None else []
+    return given if any(isinstance(plugin, CheckpointIO) for plugin in given) else [*given, DurableCheckpointIO()]
 
 
 def without_replaced(own: Sequence[Callback], configured: Sequence[Callback] | Callback | None) -> list[Callback]:

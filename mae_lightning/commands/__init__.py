@@ -37,6 +37,11 @@ COMMANDS = {
     "evaluate": Command(
         "mae_lightning.commands.evaluate", "Judge frozen encoders: k-NN, few-shot, linear and attentive probe", "Models"
     ),
+    "pack": Command("mae_lightning.commands.pack", "Make shards of images, wherever they lie", "Data"),
+    "unpack": Command("mae_lightning.commands.unpack", "Make files of shards again", "Data"),
+    "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),
+    "verify": Command("mae_lightning.commands.verify", "Check shards against their manifest, every byte", "Data"),
+    "bench": Command("mae_lightning.cli.bench", "Measure how fast data comes, and where the time goes", "Data"),
     "configs": Command("mae_lightning.commands.configs", "List the shipped configs, print or copy one", "Configs"),
 }
 

@@ -11,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "Decoder", "decode_array", "decode_fast", "decode_pillow", "to_uint8"]
+__all__ = ["MAX_PIXELS", "Decoder", "decode_array", "decode_fast", "decode_pillow", "decode_stored", "to_uint8"]
 
 Decoder = Literal["fast", "reference"]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -19,6 +19,15 @@ MAX_PIXELS = 89_478_485
 """Height times width above which an image is refused (Pillow's own bound)."""
 MAX_ARRAY_BYTES = 2**28
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
+
+
+def decode_stored(data: bytes, kind: str) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Pixels of an image, or of an array where the kind is "npy", with the channels that it has.
+
+    Raises:
+        ValueError: As `decode_fast` and `decode_array`.
+    """
+    return decode_array(data) if kind == "npy" else decode_fast(data)
 
 
 def decode_fast(data: bytes, num_channels: int | None = None) -> NDArray[np.uint8]:

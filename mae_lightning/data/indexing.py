@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
+from mae_lightning.data.parallel import in_threads
 from mae_lightning.data.strings import Strings
 from mae_lightning.data.tars import TarSample, is_gzipped, read_samples
 from mae_lightning.data.urls import is_remote, open_url, public_name
 
-__all__ = ["UNLABELLED", "class_folders", "image_names", "index_files", "index_shards", "is_image_name"]
+__all__ = [
+    "UNLABELLED",
+    "class_folders",
+    "hash_shards",
+    "image_names",
+    "index_files",
+    "index_shards",
+    "is_image_name",
+]
 
 UNLABELLED = -1
+BLOCK = 2**20
 
 
 def index_shards(base: str, names: Sequence[str]) -> Manifest:
@@ -31,7 +43,32 @@ def index_shards(base: str, names: Sequence[str]) -> Manifest:
         FileNotFoundError: A shard is not there.
         ValueError: A shard is damaged or empty, or a sample has no image, or a label that is missing or not an integer.
     """
-    columns = [_index_shard(f"{base}/{name}" if base else name) for name in names]
+    return _joined(base, names, [_index_shard(f"{base}/{name}" if base else name) for name in names])
+
+
+def hash_shards(
+    base: str, names: Sequence[str], workers: int = 1, done: Callable[[int], object] = lambda samples: None
+) -> tuple[Manifest, list[str]]:
+    """The manifest of shards and their sha256, from one pass over every byte.
+
+    Args:
+        base: As `index_shards`.
+        names: As `index_shards`.
+        workers: Shards read side by side.
+        done: Called with the samples of each shard that is through.
+
+    Raises:
+        FileNotFoundError: As `index_shards`.
+        ValueError: As `index_shards`.
+    """
+    columns = []
+    for shard in in_threads(lambda name: _index_shard(f"{base}/{name}" if base else name, whole=True), names, workers):
+        columns.append(shard)
+        done(len(shard.keys))
+    return _joined(base, names, columns), [shard.sha256 for shard in columns]
+
+
+def _joined(base: str, names: Sequence[str], columns: Sequence[_Shard]) -> Manifest:
     manifest = Manifest(
         base=base,
         packed=True,
@@ -74,7 +111,8 @@ def index_files(base: str, names: Sequence[str], labels: Iterable[int]) -> Manif
 class _Shard:
     """Columns of one shard's samples."""
 
-    stored_bytes: int
+    stored_bytes: int = 0
+    sha256: str = ""
     keys: list[str] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -91,16 +129,43 @@ class _Shard:
         self.labels.append(UNLABELLED if sample.label is None else _label(sample))
 
 
-def _index_shard(url: str) -> _Shard:
+class _Hashing(io.RawIOBase):
+    """A stream's bytes in order, counted and hashed on their way."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = self._stream.readinto(buffer)
+        self.sha256.update(buffer[:count])
+        self.size += count
+        return count
+
+
+def _index_shard(url: str, whole: bool = False) -> _Shard:
+    """One shard's columns; its size and checksum too where it is read as a whole."""
+    shard = _Shard()
     try:
-        shard = _Shard(0 if is_remote(url) else Path(url.removeprefix("file://")).stat().st_size)
-        with open_url(url) as stream:
+        with open_url(url) as stored:
+            hashing = _Hashing(stored)
+            stream: io.BufferedReader = io.BufferedReader(hashing, BLOCK) if whole else stored
             for sample in read_samples(stream, is_gzipped(url)):
                 shard.add(sample)
+            while whole and stream.read(BLOCK):
+                pass
+        if whole:
+            shard.stored_bytes, shard.sha256 = hashing.size, hashing.sha256.hexdigest()
+        elif not is_remote(url):
+            shard.stored_bytes = Path(url.removeprefix("file://")).stat().st_size
         if not shard.keys:
             raise ValueError("the shard has no samples")
     except FileNotFoundError:
-        raise FileNotFoundError(f"no shard at {public_name(url)}") from None
+        raise FileNotFoundError(f"no shard at {public_name(url)}; give the path of a .tar or .tar.gz file") from None
     except ValueError as error:
         raise ValueError(f"{public_name(url)}: {error}") from None
     return shard

@@ -17,11 +17,11 @@ from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
 from mae_lightning.data.strings import Strings
 from mae_lightning.data.urls import is_remote, open_url, public_name
 
-__all__ = ["MANIFEST_NAME", "Description", "read_description", "read_table", "write_manifest"]
+__all__ = ["MANIFEST_NAME", "Description", "read_description", "read_table", "write_atomically", "write_manifest"]
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
-COLUMNS = ("container", "kind", "offset", "size", "label")
+COLUMNS = {"container": np.int64, "kind": np.uint8, "offset": np.int64, "size": np.int64, "label": np.int64}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def write_manifest(
     records = {}
     for name, manifest in splits.items():
         table = f"samples-{name}-{manifest.digest[:12]}.npz"
-        _write_atomically(folder / table, _table_bytes(manifest))
+        write_atomically(folder / table, _table_bytes(manifest))
         counts = np.bincount(manifest.container, minlength=len(manifest.containers)).tolist()
         shards = zip(
             _names_from(folder, manifest), counts, manifest.container_bytes.tolist(), sha256[name], strict=True
@@ -88,7 +88,7 @@ def write_manifest(
         }
     facts = {"class_names": class_names, "num_channels": num_channels, "mean": mean, "std": std, **(extra or {})}
     text = json.dumps({"format": FORMAT, **facts, "splits": records}, indent=1)
-    _write_atomically(folder / MANIFEST_NAME, text.encode())
+    write_atomically(folder / MANIFEST_NAME, text.encode())
     return folder / MANIFEST_NAME
 
 
@@ -106,7 +106,8 @@ def _table_bytes(manifest: Manifest) -> bytes:
     return buffer.getvalue()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever ends the program."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".partial")
     with draft.open("wb") as file:
@@ -156,7 +157,7 @@ def read_table(description: Description, split: str, compare_shards: bool = True
     try:
         with open_url(location) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as table:
             keys = Strings(table["key_text"], table["key_ends"])
-            columns = {name: table[name] for name in COLUMNS}
+            columns = {name: table[name].astype(kind, casting="same_kind") for name, kind in COLUMNS.items()}
         manifest = Manifest(base, True, Strings.pack(names), sizes, keys=keys, place=np.arange(len(keys)), **columns)
         if not _is_sound(manifest) or manifest.digest != record["digest"]:
             raise ValueError("it is not the manifest's table")
@@ -175,7 +176,7 @@ def _is_sound(manifest: Manifest) -> bool:
     columns = (manifest.container, manifest.kind, manifest.offset, manifest.size, manifest.label)
     return (
         rows > 0
-        and all(column.shape == (rows,) and column.dtype.kind in "iu" for column in columns)
+        and all(column.shape == (rows,) for column in columns)
         and 0 <= int(manifest.container.min()) <= int(manifest.container.max()) < len(manifest.containers)
         and bool(np.all(np.diff(manifest.container) >= 0))
         and int(manifest.kind.max()) < len(IMAGE_KINDS)

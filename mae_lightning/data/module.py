@@ -165,6 +165,8 @@ class ShardDataModule(L.LightningDataModule):
             self.global_batch_size, self._world()[1], asked if asked > 1 else None, self.max_micro_batch_size
         )
         trainer.accumulate_grad_batches = self.accumulation
+        if stage == TrainerFn.FITTING and "val" not in self.sources:
+            trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
 
     def teardown(self, stage: str) -> None:
         self._resumed = Position()
@@ -186,8 +188,8 @@ class ShardDataModule(L.LightningDataModule):
             stream.order(0)  # says which batch would fit
         return self._loader(stream, "train", self._position)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        return self._evaluation_loader("val") if "val" in self.sources else []
+    def val_dataloader(self) -> Loader:
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> Loader:
         return self._evaluation_loader("test" if "test" in self.sources else "val")

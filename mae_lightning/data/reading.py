@@ -19,7 +19,7 @@ from mae_lightning.data.plan import Lanes, default_lanes
 from mae_lightning.data.tars import DAMAGE, is_gzipped, split_name
 from mae_lightning.data.urls import is_remote, open_url
 
-__all__ = ["UNPACK_LIMIT", "Files", "can_seek", "lanes_for", "naming", "read_rows", "stream_bytes"]
+__all__ = ["UNPACK_LIMIT", "Files", "can_seek", "lanes_for", "naming", "read_or_reason", "read_rows", "stream_bytes"]
 
 COMPRESSED_LANES = 8
 STREAMED_LANES = 64
@@ -161,14 +161,18 @@ def read_rows(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int
     Raises:
         ValueError: One cannot be read; names it.
     """
-    for row, data in _read_all(manifest, rows) if can_seek(manifest) else stream_bytes(manifest, rows):
+    for row, data in read_or_reason(manifest, rows):
         with naming(manifest, row):
             if isinstance(data, Exception):
                 raise data
         yield row, data
 
 
-def _read_all(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | Exception]]:
+def read_or_reason(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | Exception]]:
+    """As `read_rows`; a row that cannot be read comes with the reason in place of its bytes."""
+    if not can_seek(manifest):
+        yield from stream_bytes(manifest, rows)
+        return
     files = Files(manifest)
     for row in rows.tolist():
         try:

@@ -68,7 +68,22 @@ class SampleMaker:
         Raises:
             ValueError: It cannot be decoded, or is of another type than the data set's.
         """
-        image = decode(data, kind, self.num_channels, self.decoder)
+        return self.crop(self.decode(data, kind), place, epoch)
+
+    def decode(self, data: bytes, kind: str) -> Picture:
+        """The whole image.
+
+        Raises:
+            ValueError: It cannot be decoded.
+        """
+        return decode(data, kind, self.num_channels, self.decoder)
+
+    def crop(self, image: Picture, place: int, epoch: int) -> Tensor:
+        """The image's part that the batch takes.
+
+        Raises:
+            ValueError: The image is of another type than the data set's.
+        """
         if self.augmentation is None:
             image = self.evaluation(image, self.image_size)
         else:

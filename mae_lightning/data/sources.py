@@ -21,9 +21,18 @@ from mae_lightning.data.indexing import (
 )
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.manifest_file import MANIFEST_NAME, read_description, read_table
+from mae_lightning.data.names import class_folder
 from mae_lightning.data.urls import is_remote, public_name
 
-__all__ = ["Source", "held_out_name", "open_source", "with_classes_of"]
+__all__ = [
+    "Source",
+    "class_names_beside",
+    "expand_shards",
+    "held_out_name",
+    "open_source",
+    "splits_of",
+    "with_classes_of",
+]
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SPLITS = ("train", "val", "test")
@@ -79,12 +88,17 @@ def open_source(name: str, role: str) -> Source:
 
 def held_out_name(train: str) -> str | None:
     """The name under which training data's own validation split is found, where it has one."""
-    if train in CATALOGUE:
-        return train if "val" in CATALOGUE[train].splits else None
-    location = train if train.endswith(".json") else f"{train}/{MANIFEST_NAME}"
-    if train.endswith(".json") or Path(location).is_file():
-        return train if "val" in read_description(location).splits else None
-    return train if (Path(train) / "val").is_dir() else None
+    return train if "val" in splits_of(train) else None
+
+
+def splits_of(name: str) -> tuple[str, ...]:
+    """The splits of a data set that has several; none where the name stands for a single one."""
+    if name in CATALOGUE:
+        return tuple(CATALOGUE[name].splits)
+    location = name if name.endswith(".json") else f"{name}/{MANIFEST_NAME}"
+    if name.endswith(".json") or Path(location).is_file():
+        return tuple(read_description(location).splits)
+    return tuple(split for split in SPLITS if (Path(name) / split).is_dir())
 
 
 def _open(name: str, role: str, split: str | None) -> Source:
@@ -133,20 +147,31 @@ def _from_manifest(location: str, role: str, split: str | None) -> Source:
 
 
 def _from_shards(pattern: str) -> Source:
+    paths = expand_shards(pattern)
+    base = os.path.commonpath([Path(path).parent for path in paths])
+    manifest = index_shards(base, [os.path.relpath(path, base or ".") for path in paths])
+    return Source(pattern, None, manifest, class_names_beside(Path(base)))
+
+
+def expand_shards(pattern: str) -> list[str]:
+    """Paths or URLs of shards: braces are expanded, and locally wildcards too.
+
+    Raises:
+        FileNotFoundError: No file matches.
+    """
     paths = []
     for path in braceexpand(pattern):
-        found = sorted(glob.glob(path)) if glob.has_magic(path) else [path]  # noqa: PTH207 - absolute patterns too
+        is_pattern = glob.has_magic(path) and not is_remote(path)
+        found = sorted(glob.glob(path)) if is_pattern else [path]  # noqa: PTH207 - absolute patterns too
         if not found:
             raise FileNotFoundError(f"no shard matches '{path}'")
         paths += found
-    base = os.path.commonpath([Path(path).parent for path in paths])
-    manifest = index_shards(base, [os.path.relpath(path, base or ".") for path in paths])
-    return Source(pattern, None, manifest, _class_names(Path(base)))
+    return paths
 
 
-def _class_names(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes, one a line, where shards have a `classes.txt` beside them."""
-    path = folder / "classes.txt"
+def class_names_beside(folder: Path, name: str = "classes.txt") -> tuple[str, ...] | None:
+    """Names of the classes, one a line, where a folder of images or shards has a file of them."""
+    path = folder / name
     return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
 
 
@@ -160,14 +185,22 @@ def _from_folder(name: str, folder: Path, role: str, split: str | None) -> Sourc
         folder = folder / split
     shards = sorted(path.name for path in folder.iterdir() if path.name.endswith(SHARD_SUFFIXES))
     if shards:
-        return Source(name, split, index_shards(str(folder), shards), _class_names(folder))
+        return Source(name, split, index_shards(str(folder), shards), class_names_beside(folder))
     names = image_names(folder)
     if not names:
-        raise ValueError(f"no images and no shards in {folder}")
+        raise ValueError(f"no images and no shards in {folder}; put .jpg, .png or .webp files or .tar shards there")
     classes = class_folders(names)
-    place = {entry: index for index, entry in enumerate(classes)}
+    class_names = _in_order(classes, class_names_beside(folder))
+    place = {class_folder(entry): index for index, entry in enumerate(class_names)}
     labels = [place[image.split("/")[0]] for image in names] if classes else [UNLABELLED] * len(names)
-    return Source(name, split, index_files(str(folder), names, labels), tuple(classes) or None)
+    return Source(name, split, index_files(str(folder), names, labels), class_names or None)
+
+
+def _in_order(folders: list[str], listed: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Class names of class folders, in the order of a `classes.txt` that has them all, else of the alphabet."""
+    if listed and folders and set(folders) <= {class_folder(name) for name in listed}:
+        return listed
+    return tuple(folders)
 
 
 def _checked(source: Source) -> Source:

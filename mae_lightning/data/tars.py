@@ -16,6 +16,7 @@ DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
 MAX_LABEL = 32
 MAX_MEMBER = 2**28
 MAX_EXTENDED_HEADER = 2**20
+TAIL_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read_samples(stream: io.BufferedReader, gzipped: bool) -> Iterator[TarSample
 
 
 def _headers(stream: io.BufferedReader, gzipped: bool) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Every header; a stream that cannot seek is read through to its end, so that its checksum counts."""
+    """Every header, once nothing but zeros follows the end mark; a compressed stream's checksum counts."""
     unpacked = gzip.GzipFile(fileobj=stream) if gzipped else stream
     mode = "r|" if gzipped or not stream.seekable() else "r:"
     with tarfile.open(fileobj=unpacked, mode=mode, tarinfo=_StrictHeader) as tar:  # type: ignore[call-overload]
@@ -121,8 +122,9 @@ def _headers(stream: io.BufferedReader, gzipped: bool) -> Iterator[tuple[tarfile
                 raise ValueError(f"member '{header.name}' has {header.size} bytes; images have at most {MAX_MEMBER}")
             yield tar, header
             tar.members.clear()
-    if gzipped:
-        unpacked.read(MAX_EXTENDED_HEADER)
+        while tail := tar.fileobj.read(TAIL_BYTES):
+            if tail.strip(b"\0"):
+                raise ValueError("more bytes follow the end-of-archive mark: archives joined end to end?")
 
 
 def _label_text(tar: tarfile.TarFile, header: tarfile.TarInfo, key: str) -> str:

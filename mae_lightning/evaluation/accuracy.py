@@ -1,5 +1,7 @@
 """Figures of a classifier over a whole data set, each sample counted once."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 TOP_K = 5
+IGNORED = -1
+"""The label of rows that do not count."""
 
 
 class ClassificationMetrics(nn.Module):
@@ -22,9 +26,10 @@ class ClassificationMetrics(nn.Module):
         super().__init__()
         self.loss = MeanMetric().set_dtype(torch.float64)
         ranks = {"accuracy": 1} | ({f"top{TOP_K}": TOP_K} if num_classes > TOP_K else {})
-        metrics = {name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in ranks.items()}
+        common: dict[str, Any] = {"num_classes": num_classes, "ignore_index": IGNORED}
+        metrics = {name: MulticlassAccuracy(top_k=k, average="micro", **common) for name, k in ranks.items()}
         self.accuracies = MetricCollection(dict(metrics), compute_groups=False)
-        self.confusion = MulticlassConfusionMatrix(num_classes) if confusion_matrix else None
+        self.confusion = MulticlassConfusionMatrix(**common) if confusion_matrix else None
 
     def update(
         self, logits: Float[Tensor, "batch class"], labels: Int64[Tensor, "batch"], valid: Bool[Tensor, "batch"]
@@ -34,10 +39,11 @@ class ClassificationMetrics(nn.Module):
         Raises:
             ValueError: A row that counts has no label.
         """
-        if bool((labels[valid] < 0).any()):
+        if bool((valid & (labels < 0)).any()):
             raise ValueError("a held-out image has no label; classification needs every one labelled")
-        logits, labels = logits[valid].float(), labels[valid]
-        self.loss.update(F.cross_entropy(logits, labels, reduction="none").double())
+        logits, labels = logits.float(), labels.masked_fill(~valid, IGNORED)
+        losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+        self.loss.update(losses.double(), valid.double())
         self.accuracies.update(logits, labels)
         if self.confusion is not None:
             self.confusion.update(logits, labels)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mae_lightning.models.masking import PatchMask, gather_tokens
+from mae_lightning.models.stitching import seamless_statistics
 
 VARIANCE_EPS = 1e-6
 """Added to a patch's variance before the square root."""
@@ -42,6 +43,7 @@ class Target(nn.Module, ABC):
         patches: Float[Tensor, "batch patch pixel"],
         mask: PatchMask,
         grid: tuple[int, int],
+        patch_size: tuple[int, int],
         statistics: str = "visible",
     ) -> Float[Tensor, "batch patch pixel"]:
         """A prediction for every patch of the grid as pixels, in the units of ``patches``.
@@ -51,6 +53,7 @@ class Target(nn.Module, ABC):
             patches: The true patches.
             mask: Which of them were hidden.
             grid: Rows and columns of patches.
+            patch_size: Height and width of a patch.
             statistics: One of ``pixel_modes``.
 
         Raises:
@@ -78,6 +81,7 @@ class Pixels(Target):
         patches: Float[Tensor, "batch patch pixel"],
         mask: PatchMask,
         grid: tuple[int, int],
+        patch_size: tuple[int, int],
         statistics: str = "visible",
     ) -> Float[Tensor, "batch patch pixel"]:
         """The prediction as it is."""
@@ -111,15 +115,23 @@ class NormalizedPixels(Target):
         patches: Float[Tensor, "batch patch pixel"],
         mask: PatchMask,
         grid: tuple[int, int],
+        patch_size: tuple[int, int],
         statistics: str = "visible",
     ) -> Float[Tensor, "batch patch pixel"]:
-        """Undoes the normalisation with mean and deviation of the patch itself, or guessed from the visible ones."""
+        """Undoes the normalisation with mean and deviation of the patch itself, or guessed from the visible ones.
+
+        The guess starts from the nearest visible patches and is moved until hidden patches meet their neighbours
+        without a seam; see :func:`seamless_statistics`.
+        """
         _check_mode(self, statistics)
-        if statistics == "truth":
-            mean, std = _statistics(patches)
-        else:
+        mean, std = _statistics(patches)
+        if statistics == "visible":
             weights = neighbour_weights(mask, grid).to(patches.dtype)
-            mean, std = (weights @ values for values in _statistics(gather_tokens(patches, mask.kept)))
+            guesses = [weights @ gather_tokens(values, mask.kept) for values in (mean, std)]
+            hidden = mask.is_masked.unsqueeze(-1)
+            known = torch.where(hidden, prediction, (patches - mean) / std)
+            mean, std = (torch.where(hidden, guess, value) for guess, value in zip(guesses, (mean, std), strict=True))
+            mean, std = seamless_statistics(known, mean, std, ~mask.is_masked, grid, patch_size)
         return prediction * std + mean
 
 

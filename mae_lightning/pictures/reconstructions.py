@@ -61,7 +61,7 @@ def reconstruct(
     """
     truth = model.patches(images)
     prediction = model.predict(images, mask)
-    pixels = model.target.to_pixels(prediction.float(), truth, mask, model.grid, statistics=statistics)
+    pixels = model.target.to_pixels(prediction.float(), truth, mask, model.grid, model.patch_size, statistics)
     hidden = mask.is_masked.unsqueeze(-1)
     grey = normalize(torch.full_like(images, GREY))
     grey_patches = model.patches(grey)

@@ -243,6 +243,7 @@ class Classification(Task):
         """Rows of the table that is printed when training starts."""
         total = sum(p.numel() for p in self.model.parameters())
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        blocks = self.trainable_blocks if self.trainable_blocks == "all" else f"{self.trainable_blocks:g}"
         rules = [
             f"smoothing {self.label_smoothing:g}",
             f"mixup {self.mixing.mixup:g}",

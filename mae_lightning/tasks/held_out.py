@@ -73,7 +73,7 @@ class HeldOutMetrics(nn.Module):
     ) -> None:
         """Mean squared error of masked pixels in raw units; nothing of the masked truth helps the prediction."""
         truth = model.patches(images)
-        pixels = model.target.to_pixels(prediction, truth, mask, model.grid, statistics="visible")
+        pixels = model.target.to_pixels(prediction, truth, mask, model.grid, model.patch_size)
         error = normalize.undo(model.images(pixels)) - normalize.undo(images)
         per_patch = model.patches(error).square().mean(dim=2).gather(1, mask.masked).mean(dim=1)
         self.pixel_error.update(per_patch, valid.float())

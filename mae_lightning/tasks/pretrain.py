@@ -92,8 +92,9 @@ class MAEPretraining(Task):
         self.base_lr, self.weight_decay, self.betas, self.warmup_epochs = base_lr, weight_decay, betas, warmup_epochs
         self.global_batch_size, self.seed = global_batch_size, seed
         self.held_out = HeldOutMetrics(self.model)
+        self.origin = "from scratch"
         if init_from is not None:
-            load_pretrained(self.model, init_from)
+            self.origin = load_pretrained(self.model, init_from)
 
     # ---------------------------------------------------------------- steps
 
@@ -108,7 +109,7 @@ class MAEPretraining(Task):
         output = self.model(self.normalize(batch["image"]), mask)
         valid = batch["valid"].float()
         loss: Tensor = (output.loss_per_patch.mean(dim=1) * valid).sum() / valid.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -170,6 +171,7 @@ class MAEPretraining(Task):
         height, width = model.patch_size
         return {
             "model": f"masked autoencoder, encoder {self.encoder_name}",
+            "weights": self.origin,
             "parameters": f"{count['encoder'] / 1e6:.2f} M encoder, {count['decoder'] / 1e6:.2f} M decoder",
             "masks": f"{self.num_kept} of {model.num_patches} patches of {height} x {width} kept"
             f" ({type(self.sampler).__name__}, ratio {self.mask_ratio:g})",

@@ -49,15 +49,15 @@ class Task(LightningModule, ABC):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps an epoch; the accumulation groups of an epoch are whole."""
+        self.trainer.fit_loop.setup_data()  # it counts its batches only then
         return int(self.trainer.num_training_batches) // int(self.trainer.accumulate_grad_batches)
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRSchedulerConfig:
         """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step."""
-        total_steps = int(self.trainer.estimated_stepping_batches)  # first: it makes the trainer count its batches
         scheduler = warmup_cosine(
             optimizer,
             warmup_steps=round(self.warmup_epochs * self.steps_per_epoch),
-            total_steps=total_steps,
+            total_steps=int(self.trainer.estimated_stepping_batches),
             min_lr_ratio=self.min_lr / self.lr,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}

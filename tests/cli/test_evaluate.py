@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from mae_lightning.commands.evaluate import format_table
+from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.protocols import READING_KNN
 from mae_lightning.models import TransformerDecoder
 from mae_lightning.tasks import Classification, MAEPretraining
@@ -64,6 +66,8 @@ def test_one_table_with_what_selected_beside_every_number(cli, images, checkpoin
 
 
 def test_any_timm_encoder_under_the_same_protocol(cli, images, monkeypatch):
+    few_steps = partial(attentive_probe, num_steps=2)
+    monkeypatch.setattr("mae_lightning.evaluation.protocols.attentive_probe", few_steps)
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
     options = ["--image-size", "32", "32", "--protocols", "knn", "attentive", "--fractions", "1", "--out", "out"]

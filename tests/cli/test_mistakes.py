@@ -116,6 +116,10 @@ def test_arguments_beside_class_path(cli: Callable, here: Path) -> None:
         ("--model.init_args.loss_on=visible", "model.init_args.loss_on: expected 'masked' or 'all', not 'visible'"),
         ("--run.resume=maybe", "run.resume: expected 'auto' or 'must' or 'never', not 'maybe'"),
         ("--seed_everything=x", "seed_everything: expected true or false or an integer, not 'x'"),
+        (
+            "--data.init_args.augmentation=5",
+            "data.init_args.augmentation: expected Augmentation or null, not '5'",
+        ),
         ("--trainer=5", "trainer: expected the arguments of Trainer, not '5'"),
         (
             "--data.init_args.image_size=[1,2,3]",
@@ -125,6 +129,11 @@ def test_arguments_beside_class_path(cli: Callable, here: Path) -> None:
 )
 def test_wrong_type(cli: Callable, argument: str, line: str) -> None:
     check(cli, line, QUICKSTART, argument)
+
+
+def test_argument_that_is_missing(cli: Callable) -> None:
+    line = "trainer.callbacks.init_args.monitor: is missing; EarlyStopping needs text"
+    check(cli, line, QUICKSTART, "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping")
 
 
 def test_missing_config(cli: Callable) -> None:
@@ -203,12 +212,22 @@ def test_unknown_model(cli: Callable, argument: str, line: str) -> None:
 
 
 def test_missing_shard(cli: Callable) -> None:
-    check(cli, "no shard at nothing.tar", QUICKSTART, "--data.init_args.train=nothing.tar")
+    check(
+        cli,
+        "no shard at nothing.tar; give the path of a .tar or .tar.gz file",
+        QUICKSTART,
+        "--data.init_args.train=nothing.tar",
+    )
 
 
 def test_empty_folder(cli: Callable, here: Path) -> None:
     (here / "empty").mkdir()
-    check(cli, "no images and no shards in empty", QUICKSTART, "--data.init_args.train=empty")
+    check(
+        cli,
+        "no images and no shards in empty; put .jpg, .png or .webp files or .tar shards there",
+        QUICKSTART,
+        "--data.init_args.train=empty",
+    )
 
 
 def test_corrupt_first_shard(cli: Callable, here: Path) -> None:

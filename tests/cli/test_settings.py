@@ -39,6 +39,11 @@ def test_later_files_and_flags_win_and_origins_are_kept(files: Path) -> None:
     assert settings.origin("trainer.max_epochs") == ""
 
 
+def test_what_replaces_a_part_replaces_its_origins(files: Path) -> None:
+    settings = read_settings(["--config=recipes/r.yaml", "--model=Other"])
+    assert settings.origin("model.class_path") == settings.origin("model.init_args.ratio") == ""
+
+
 def test_another_class_takes_new_arguments() -> None:
     old = {"class_path": "A", "init_args": {"x": 1}}
     assert merged(old, {"class_path": "B", "init_args": {"y": 2}}) == {"class_path": "B", "init_args": {"y": 2}}

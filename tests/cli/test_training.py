@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 
 from mae_lightning.cli.run import LAST_CHECKPOINT
+from mae_lightning.cli.training import without_replaced
 from mae_lightning.commands.configs import shipped_configs
 
 RUN = Path("runs/quickstart-pretrain")
@@ -37,6 +39,12 @@ def trained(cli: Callable, small: tuple[str, ...]) -> tuple[str, ...]:
     return small
 
 
+def paces() -> list[str]:
+    """The measured pace of each step of the run."""
+    with (RUN / "metrics.csv").open() as file:
+        return [row["train/images_per_second"] for row in csv.DictReader(file) if row["train/images_per_second"]]
+
+
 def test_what_the_same_command_does_later(cli: Callable, trained: tuple[str, ...]) -> None:
     outcome = cli("fit", *trained)
     assert (outcome.code, outcome.err) == (0, "")
@@ -49,8 +57,11 @@ def test_what_the_same_command_does_later(cli: Callable, trained: tuple[str, ...
     changed = "model.mask_ratio was 0.75, is now 0.5"
     assert outcome.err == f"error: {RUN} holds a run of another config: {changed}; take another --run.name\n"
 
+    first = paces()[0]
     outcome = cli("fit", *trained, "--run.resume=must", "--trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
+    assert paces()[0] == first  # had it begun anew, the clock would show
+    assert len(paces()) == 4
     assert outcome.out.splitlines()[0] == f"{RUN}: goes on after 1 epochs, 2 steps, from {LAST_CHECKPOINT}"
     assert torch.load(RUN / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4
 
@@ -154,6 +165,13 @@ trainer:
   callbacks+:
   - {class_path: uploading.Uploader, init_args: {url: "https://canary@host/x", hf_token: canary}}
 """
+
+
+def test_a_callback_of_the_users_replaces_ours_of_its_class_but_checkpoints_add_up() -> None:
+    ours: list[Callback] = [ModelCheckpoint(), Timer(), LearningRateMonitor()]
+    assert without_replaced(ours, [Timer(), ModelCheckpoint()]) == [ours[0], ours[2]]
+    assert without_replaced(ours, Timer()) == [ours[0], ours[2]]
+    assert without_replaced(ours, None) == ours
 
 
 def test_secrets_stay_out_of_the_saved_config(

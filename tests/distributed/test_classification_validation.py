@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import mae_lightning
+
 SCRIPT = Path(__file__).with_name("validate_classification.py")
 
 
 def validated(num_processes, folder):
     out = folder / f"{num_processes}.json"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mae_lightning.__file__).parents[1])}
     run = subprocess.run(
         [sys.executable, SCRIPT, str(num_processes), out],
         env=environment,

@@ -23,7 +23,7 @@ def official_vit_groups(model, lr, weight_decay, decay, no_decay):
 
 
 def official_swin_groups(model, lr, weight_decay, decay):
-    """SimMIM's: two layers more than blocks; patch merging stands with the last block before it (timm: at a stage's start)."""
+    """SimMIM's: two layers more than blocks; patch merging (timm: at a stage's start) goes with the block before."""
     depths = [len(stage.blocks) for stage in model.layers]
     scales = list(reversed([decay**power for power in range(sum(depths) + 2)]))
     expected = {}

@@ -164,7 +164,7 @@ def test_verify_names_each_wrong_shard(make_shards: Shards) -> None:
         f"{paths[0]}: unexpected end of data",
         f"{paths[1]}: the checksum differs; its samples are the manifest's, their bytes are not",
         f"no shard at {paths[2]}",
-        f"{paths[3]}: the checksum differs; other samples or labels than the manifest's",
+        f"{paths[3]}: the checksum differs; sample '0003' stands where '0009' should",
         f"{paths[4]}: 1 samples, and the manifest says 3",
     ]
 

@@ -121,9 +121,12 @@ def test_mistakes_in_naming_data_say_what_is_wrong(tmp_path: Path) -> None:
     assert error_of("zzz").endswith("known names: fashion_mnist")
     assert error_of("fashion_mnist:test") == "fashion_mnist has no split 'test'; it has train, val"
     assert error_of(f"{tmp_path}/nowhere") == f"no data at '{tmp_path}/nowhere': there is no such file or folder"
-    assert error_of(f"{tmp_path}/a.tar") == f"no shard at {tmp_path}/a.tar"
+    assert error_of(f"{tmp_path}/a.tar") == f"no shard at {tmp_path}/a.tar; give the path of a .tar or .tar.gz file"
     assert error_of(f"{tmp_path}/a-*.tar") == f"no shard matches '{tmp_path}/a-*.tar'"
-    assert error_of(f"{tmp_path}/empty") == f"no images and no shards in {tmp_path}/empty"
+    assert (
+        error_of(f"{tmp_path}/empty")
+        == f"no images and no shards in {tmp_path}/empty; put .jpg, .png or .webp files or .tar shards there"
+    )
     assert error_of(f"{tmp_path}/notes.txt") == f"{tmp_path}/notes.txt is no image, shard or manifest"
     assert error_of(f"{tmp_path}/empty:val") == f"no folder 'val' in {tmp_path}/empty"
     assert error_of(f"{tmp_path}/manifest.json") == f"no manifest at {tmp_path}/manifest.json"

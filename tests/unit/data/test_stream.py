@@ -132,6 +132,7 @@ def test_the_loader_keeps_the_order_and_begins_where_it_is_told(make_shards: Sha
     loader.close()
 
 
+@pytest.mark.slow
 def test_spawned_workers_read_the_same(make_shards: Shards) -> None:
     manifest = open_source(str(make_shards([9, 12])[0].parent), "train").manifest
     stream = MicroBatches(manifest, MAKE, Slice(), 8, Lanes(), shuffle_seed=3)

@@ -43,7 +43,8 @@ def test_attentive_pooling_sees_the_patch_tokens_alone():
 
 @pytest.mark.parametrize("encoder", ["nano/4", SWIN])
 def test_batch_norm_before_the_head_has_no_weights(encoder):
-    model = build_classifier(encoder, batch_norm=True, head_std=0.01, num_classes=7, image_size=(32, 32), num_channels=1)
+    settings = {"num_classes": 7, "image_size": (32, 32), "num_channels": 1}
+    model = build_classifier(encoder, batch_norm=True, head_std=0.01, **settings)
     norm, linear = head_of(model)
     assert not list(norm.parameters())
     assert norm.eps == 1e-6

@@ -33,8 +33,8 @@ def batch(size=4):
 
 
 def trainer(**settings):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    quiet |= {"log_every_n_steps": 1}
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet = dict.fromkeys(off, False) | {"log_every_n_steps": 1}
     return Trainer(accelerator="cpu", devices=1, **(quiet | settings))
 
 
@@ -132,6 +132,13 @@ def test_the_card_rebuilds_the_model():
 
     model = build_classifier(again.encoder, image_size=again.image_size, num_channels=1, **again.classifier)
     model.load_state_dict(one.model.state_dict())
+
+
+def test_the_table_says_what_trains():
+    rows = task(trainable_blocks=0.5).summary()
+    assert rows["parameters"] == "0.68 M, 0.076 M of them train (blocks: 0.5)"
+    assert rows["weights"] == "scratch"
+    assert "(blocks: all)" in task().summary()["parameters"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def test_psnr_is_of_raw_pixels_at_a_random_three_quarters_whatever_the_models_ow
     images, mask = one.normalize(data["image"]), PatchMask.from_noise(noise, 0.75)
     truth = one.model.patches(images)
     one.requires_grad_(False)
-    pixels = one.model.target.to_pixels(one.model.predict(images, mask), truth, mask, one.model.grid)
+    pixels = one.model.target.to_pixels(
+        one.model.predict(images, mask), truth, mask, one.model.grid, one.model.patch_size
+    )
     error = one.normalize.undo(one.model.images(pixels)) - data["image"] / 255
     squared = one.model.patches(error).square()[mask.is_masked].mean()
     torch.testing.assert_close(figures[0.75]["psnr"], -10 * torch.log10(squared))

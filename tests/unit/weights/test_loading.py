@@ -24,7 +24,9 @@ def save(one: MAEPretraining, path) -> str:
 
 
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_starts_from_a_checkpoint_of_ours(tmp_path):
@@ -50,7 +52,9 @@ def test_starts_from_the_official_layout_with_and_without_decoder(tmp_path):
 def test_another_model_is_named_and_nothing_is_changed(tmp_path):
     path = save(task(0, dim=32), tmp_path / "last.ckpt")
     one = task(1)
-    with pytest.raises(ValueError, match=r"last\.ckpt does not fit the model: mask_token is \[1, 1, 32\], the model's is"):
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt does not fit the model: mask_token is \[1, 1, 32\], the model's is"
+    ):
         load_pretrained(one.model, path)
     assert same(one.model, task(1).model)
 

@@ -1,0 +1,91 @@
+"""A manifest for shards that were made elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mae_lightning.data.decode import decode_stored
+from mae_lightning.data.indexing import hash_shards
+from mae_lightning.data.manifest import Manifest
+from mae_lightning.data.manifest_file import write_manifest
+from mae_lightning.data.moments import Sums, add_image, mean_and_deviation
+from mae_lightning.data.reading import naming, read_rows
+from mae_lightning.data.sources import class_names_beside, expand_shards
+from mae_lightning.data.statistics import MEASURED_IMAGES, some_rows
+from mae_lightning.data.urls import is_remote
+
+__all__ = ["index_splits"]
+
+
+def index_splits(
+    splits: Mapping[str, Sequence[str]],
+    folder: Path,
+    classes: Path | None = None,
+    workers: int = 1,
+    done: Callable[[int], object] = lambda samples: None,
+) -> tuple[dict[str, Manifest], Path]:
+    """Read shards and write their manifest.
+
+    Args:
+        splits: Each split's patterns of shards.
+        folder: Where the manifest goes.
+        classes: File of the class names, one a line; None looks for a `classes.txt` beside local shards.
+        workers: Shards read side by side.
+        done: Called with the samples of each shard that is through.
+
+    Returns:
+        Each split's samples, and the manifest's path.
+
+    Raises:
+        FileNotFoundError: A shard is not there.
+        ValueError: A shard is damaged, its samples make no sense, or a label is beyond the classes.
+    """
+    manifests, sha256 = {}, {}
+    for split, patterns in splits.items():
+        base, names = _located([path for pattern in patterns for path in expand_shards(pattern)])
+        manifests[split], sha256[split] = hash_shards(base, names, workers, done)
+    first = next(iter(manifests.values()))
+    if classes is not None and not classes.is_file():
+        raise FileNotFoundError(f"no file of class names at {classes}")
+    class_names = class_names_beside(classes.parent, classes.name) if classes else class_names_beside(Path(first.base))
+    for manifest in manifests.values():
+        _check_labels(manifest, class_names)
+    mean, std = _measured(first)
+    path = write_manifest(
+        folder, manifests, sha256, class_names=class_names, num_channels=len(mean), mean=mean, std=std
+    )
+    return manifests, path
+
+
+def _located(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """What shards' names are relative to, and the names."""
+    remote = [is_remote(path) for path in paths]
+    if all(remote):
+        return "", list(paths)
+    if any(remote):
+        raise ValueError("shards of one split lie either all on this machine or all elsewhere; index them apart")
+    local = [path.removeprefix("file://") for path in paths]
+    base = os.path.commonpath([Path(path).absolute().parent for path in local])
+    return base, [os.path.relpath(path, base) for path in local]
+
+
+def _check_labels(manifest: Manifest, class_names: Sequence[str] | None) -> None:
+    if class_names is None or int(manifest.label.max()) < len(class_names):
+        return
+    row = int(np.argmax(manifest.label >= len(class_names)))
+    raise ValueError(
+        f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(class_names) - 1}"
+    )
+
+
+def _measured(manifest: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of some of the images."""
+    sums: Sums = {}
+    for row, data in read_rows(manifest, some_rows(manifest, MEASURED_IMAGES)):
+        with naming(manifest, row):
+            add_image(sums, decode_stored(data, manifest.kind_of(row)))
+    return mean_and_deviation([sums])

@@ -1,0 +1,126 @@
+"""R1 of the promises: killed at any moment, the same command goes on as if nothing had happened.
+
+The proof is the strongest there is: final weights and every logged loss are those of the undisturbed run, bit for bit.
+A sample that was lost or seen twice, another augmentation or another mask would change them.
+"""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+RUN = Path("runs/quickstart-pretrain")
+COMMAND = [
+    sys.executable,
+    "-m",
+    "mae_lightning",
+    "fit",
+    "--config=quickstart/pretrain",
+    "--run.wandb=off",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=2",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.callbacks+=ModelCheckpoint",
+    f"--trainer.callbacks.dirpath={RUN / 'checkpoints'}",
+    "--trainer.callbacks.filename=last",
+    "--trainer.callbacks.enable_version_counter=false",
+    "--trainer.callbacks.every_n_train_steps=2",
+    "--data.init_args.global_batch_size=250",
+    "--model.init_args.warmup_epochs=0",
+    "--model.init_args.encoder={dim: 16, depth: 1, num_heads: 2, patch_size: 7}",
+    "--model.init_args.decoder.init_args.dim=16",
+    "--model.init_args.decoder.init_args.depth=1",
+]
+"""Two epochs of 20 steps, a checkpoint every second one."""
+
+SHAPES = {
+    "one process": ["--data.init_args.num_workers=0"],
+    "one process, two workers": ["--data.init_args.num_workers=2"],
+    "two processes": ["--data.init_args.num_workers=0", "--trainer.devices=2", "--trainer.strategy=ddp"],
+    "two processes, two workers": ["--data.init_args.num_workers=2", "--trainer.devices=2", "--trainer.strategy=ddp"],
+}
+KILLS = 5
+"""Seeded kills a shape: 20 in all."""
+
+
+def start(folder: Path, shape: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*COMMAND, *SHAPES[shape]], cwd=folder, env=environment, start_new_session=True, **output)
+
+
+def finish(folder: Path, shape: str) -> str:
+    process = start(folder, shape)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_somewhere(folder: Path, shape: str, seconds: float) -> None:
+    """Kills all processes of a run some time after it began to train."""
+    process = start(folder, shape)
+    assert process.stdout is not None
+    lines = []
+    while "  folder " not in (lines or [""])[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def losses(folder: Path) -> list[tuple[str, str, str]]:
+    with (folder / RUN / "metrics.csv").open() as file:
+        return [(row["step"], row["train/loss"], row["val/loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    """Runs of each shape that nothing interrupts, made when they are needed."""
+    made: dict[str, Path] = {}
+
+    def run(shape: str) -> Path:
+        if shape not in made:
+            made[shape] = tmp_path_factory.mktemp("undisturbed")
+            finish(made[shape], shape)
+        return made[shape]
+
+    return run
+
+
+def seldom(shape: str, seed: int) -> bool:
+    return (shape, seed) not in {("one process", 0), ("two processes, two workers", 1)}
+
+
+CASES = [
+    pytest.param(shape, seed, marks=[pytest.mark.slow] if seldom(shape, seed) else [])
+    for shape in SHAPES
+    for seed in range(KILLS)
+]
+
+
+@pytest.mark.parametrize(("shape", "seed"), CASES)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(undisturbed, tmp_path, shape, seed):
+    whole = undisturbed(shape)
+    kill_somewhere(tmp_path, shape, seconds=random.Random(f"{shape}{seed}").uniform(0.2, 3))
+    finish(tmp_path, shape)
+    assert losses(tmp_path) == losses(whole)
+    assert len(losses(whole)) >= 40
+    expected, found = weights(whole), weights(tmp_path)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -1,0 +1,41 @@
+import pytest
+
+from mae_lightning.callbacks import throughput
+from mae_lightning.callbacks.throughput import Stopwatch
+
+
+class Clock:
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    return clock
+
+
+def test_pace_and_wait_are_shares_of_training_time_alone(clock: Clock) -> None:
+    watch = Stopwatch()
+    for _ in range(2):
+        clock.now += 1  # the loader
+        watch.batch_arrives()
+        clock.now += 3  # the step
+        figures = watch.batch_ends(16)
+        watch.pause()
+        clock.now += 50  # validation
+        watch.resume()
+    assert figures == {"train/images_per_second": 4.0, "train/data_wait_share": 0.25}
+
+
+def test_a_new_window_forgets_the_old_one(clock: Clock) -> None:
+    watch = Stopwatch()
+    for seconds in (8, 2):
+        watch.restart()
+        watch.batch_arrives()
+        clock.now += seconds
+        figures = watch.batch_ends(16)
+    assert figures["train/images_per_second"] == 8.0
