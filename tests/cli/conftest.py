@@ -53,7 +53,7 @@ def program(here: Path) -> Callable[..., Outcome]:
     def run(*arguments: str, command: tuple[str, ...] = ("-m", "mae_lightning")) -> Outcome:
         environment = os.environ | {"PYTHONPATH": str(PACKAGE_FOLDER), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, *command, *arguments], capture_output=True, text=True, env=environment, timeout=300
+            [sys.executable, *command, *arguments], capture_output=True, text=True, env=environment, timeout=1200
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 

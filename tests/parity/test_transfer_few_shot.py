@@ -9,7 +9,7 @@ from mae_lightning.data import ShardDataModule
 from mae_lightning.data.plan import draw
 from mae_lightning.data.subsets import labelled_part
 from mae_lightning.evaluation.features import Labelled, batches_of
-from mae_lightning.evaluation.few_shot import few_shot
+from mae_lightning.evaluation.few_shot import few_shot, least_squares_scores
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def pixels():
     return sets
 
 
-def sklearn_accuracy(bank, queries, rows, ridge):
+def sklearn_scores(bank, queries, rows, ridge):
     shots, labels = bank.features[rows].double().numpy(), bank.labels[rows].numpy()
     center, scale = shots.mean(0), shots.std(0) + 1e-5
 
@@ -32,8 +32,7 @@ def sklearn_accuracy(bank, queries, rows, ridge):
         return np.hstack([(features - center) / scale, np.full((len(features), 1), 100.0)])
 
     model = Ridge(alpha=ridge, fit_intercept=False).fit(prepared(shots), np.where(np.eye(10)[labels] > 0, 1.0, -1.0))
-    scores = model.predict(prepared(queries.features.double().numpy()))
-    return (scores.argmax(1) == queries.labels.numpy()).mean()
+    return model.predict(prepared(queries.features.double().numpy()))
 
 
 @pytest.mark.parametrize("ridge", [1.0, 2.0**10])
@@ -44,7 +43,12 @@ def test_equals_scikit_learn(pixels, ridge):
     for number, accuracy in enumerate(result.accuracies):
         rows = labelled_part(bank.labels.numpy(), 5, draw(3, "few-shot", number))
         assert np.bincount(bank.labels[rows]).tolist() == [5] * 10
-        assert accuracy == pytest.approx(sklearn_accuracy(bank, queries, rows, ridge), abs=1e-12)
+        expected = sklearn_scores(bank, queries, rows, ridge)
+        shots = bank[torch.from_numpy(rows)]
+        scores = least_squares_scores(shots.features, shots.labels, queries.features, 10, ridge)
+        np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-7, atol=1e-9)
+        hits = expected.argmax(1) == queries.labels.numpy()
+        assert accuracy == pytest.approx(hits.mean(), abs=1e-12)
     assert result.mean == pytest.approx(np.mean(result.accuracies))
     assert result.deviation == pytest.approx(np.std(result.accuracies, ddof=1))
 

@@ -93,6 +93,7 @@ def test_one_pixel() -> None:
     assert rgb(encoded(9, size=(1, 1))).tolist() == [[[9, 246, 4]]]
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("size", [(12000, 10000), (60000, 60000)])
 def test_too_many_pixels_are_an_error(size: tuple[int, int]) -> None:
     """R11, 11 and 12: headers that promise them; no pixel is decoded."""

@@ -142,16 +142,19 @@ def test_a_table_with_objects_is_refused(make_shards: Shards) -> None:
         open_source(str(path), "train")
 
 
-def test_a_write_that_fails_leaves_the_old_manifest(make_shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("owner", "name"), [(manifest_file.os, "fsync"), (Path, "replace")], ids=["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_manifest(
+    make_shards: Shards, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
     path, _ = written(make_shards)
     before = path.read_text()
 
-    def full(descriptor: int) -> None:
+    def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(manifest_file.os, "fsync", full)
+    monkeypatch.setattr(owner, name, full)
     with pytest.raises(OSError, match="no space left"):
-        written(make_shards)
+        written(make_shards, mean=[0.9])
     assert path.read_text() == before
     assert len(open_source(str(path), "train").manifest) == 9
 
