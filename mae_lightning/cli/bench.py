@@ -79,6 +79,7 @@ def _configured(configs: list[str], source: str | None) -> Any:
 
     ImportPolicy().enforce()
     parser = Parser(prog="mae-lightning bench data")
+    parser.add_argument("--config", action="config")
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     for name in ("model", "trainer", "run", "seed_everything", "ckpt_path"):
         parser.add_argument(f"--{name}", type=Any)

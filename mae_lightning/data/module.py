@@ -19,7 +19,7 @@ from mae_lightning.data.batching import split_batch
 from mae_lightning.data.decode import Decoder
 from mae_lightning.data.loader import BadSamples, Loader
 from mae_lightning.data.manifest import Manifest
-from mae_lightning.data.plan import Lanes, Slice, steps_of
+from mae_lightning.data.plan import Lanes, Slice
 from mae_lightning.data.reading import lanes_for, naming, read_rows
 from mae_lightning.data.resume import Position, align_loops
 from mae_lightning.data.samples import SampleMaker
@@ -230,14 +230,9 @@ class ShardDataModule(L.LightningDataModule):
             )
         self._resumed = Position(**state_dict["position"])
         checkpoint = trainer._checkpoint_connector._loaded_checkpoint
-        align_loops(checkpoint["loops"]["fit_loop"], self._resumed, self.accumulation, self.num_steps)
+        align_loops(checkpoint["loops"]["fit_loop"], self._resumed, self.accumulation)
 
     # ---------------------------------------------------------------- beside the training
-
-    @property
-    def num_steps(self) -> int:
-        """Optimiser steps of one epoch."""
-        return steps_of(len(self._source("train").manifest), self.global_batch_size, training=True)
 
     def probe_loaders(self, max_bank: int) -> tuple[Loader, Loader]:
         """Loaders of a bank and of the queries of a probe: each rank its part, padded rows marked, no augmentation.

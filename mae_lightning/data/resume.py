@@ -27,14 +27,13 @@ class Position:
     validation_pending: bool = False
 
 
-def align_loops(fit_loop: dict[str, Any], position: Position, accumulation: int, num_steps: int) -> None:
+def align_loops(fit_loop: dict[str, Any], position: Position, accumulation: int) -> None:
     """Rewrite the state of Lightning's fit loop, in place, to stand right after the position's last step.
 
     Args:
         fit_loop: The checkpoint's `loops.fit_loop`.
         position: Where the run stands.
         accumulation: Micro-batches a step in the run that goes on.
-        num_steps: Global batches of an epoch.
     """
     epoch, inside = position.epoch, position.step > 0
     begun = epoch + 1 if inside else epoch
@@ -47,7 +46,7 @@ def align_loops(fit_loop: dict[str, Any], position: Position, accumulation: int,
     batches = fit_loop["epoch_loop.batch_progress"]
     batches["total"] = _done(optimizer_steps * accumulation)
     batches["current"] = _done(position.step * accumulation)
-    batches["is_last_batch"] = position.step == num_steps
+    batches["is_last_batch"] = False  # it can tell by the count
     fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = optimizer_steps
 
     validation = fit_loop["epoch_loop.val_loop.batch_progress"]

@@ -77,11 +77,15 @@ def _problems_of(manifest: Manifest, records: list[Mapping[str, Any]], decoding:
     if len(expected) != record["samples"]:
         return [f"{public_name(url)}: {len(expected)} samples in the table, and the manifest says {record['samples']}"]
     try:
-        if sha256_of(url) == record["sha256"]:
-            return _undecodable(expected) if decoding else []
-        return [f"{public_name(url)}: {_change(expected, container)}"]
+        is_same = sha256_of(url) == record["sha256"]
     except FileNotFoundError:
         return [f"no shard at {public_name(url)}"]
+    except (ValueError, OSError) as error:
+        return [f"{public_name(url)}: {error}"]
+    if is_same:
+        return _undecodable(expected) if decoding else []
+    try:
+        return [f"{public_name(url)}: {_change(expected, container)}"]
     except (ValueError, OSError) as error:
         return [str(error)]
 

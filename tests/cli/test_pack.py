@@ -94,13 +94,19 @@ def test_odd_names_there_and_back(cli: Callable, here: Path) -> None:
 
 
 def test_a_validation_split_is_taken_of_each_class(cli: Callable, here: Path) -> None:
-    files = write_files(here / "photos", class_images(20))
-    assert cli("pack", "photos", "--out", "shards", "--val-fraction", "0.2", "--seed", "3").code == 0
+    files = write_files(here / "photos", class_images(24, tuple("abcdef")))
+    assert cli("pack", "photos", "--out", "shards", "--val-fraction", "0.25", "--seed", "3").code == 0
     train, val = open_source("shards", "train").manifest, open_source("shards", "val").manifest
-    assert np.bincount(val.label).tolist() == [2, 2]
+    assert np.bincount(val.label).tolist() == [1] * 6
     assert sorted([*train.keys, *val.keys]) == sorted(name.removesuffix(".png") for name in tree(files))
     data = ShardDataModule("shards", image_size=8, num_workers=0)
-    assert len(data.sources["val"].manifest) == 4
+    assert len(data.sources["val"].manifest) == 6
+
+
+def test_a_validation_split_of_images_without_labels(cli: Callable, here: Path) -> None:
+    write_files(here / "photos", {f"{number}.png": picture(number) for number in range(10)})
+    assert cli("pack", "photos", "--out", "shards", "--val-fraction", "0.25").code == 0
+    assert [len(open_source("shards", split).manifest) for split in ("train", "val")] == [7, 3]
 
 
 def test_splits_of_the_source_stay(cli: Callable, here: Path) -> None:

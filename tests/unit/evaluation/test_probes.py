@@ -85,7 +85,9 @@ def test_attentive_probe_finds_the_one_token_that_tells():
 def test_attentive_probe_is_deterministic_for_a_seed():
     bank, queries = one_telling_token(60, 0), one_telling_token(30, 1)
     settings = {"learning_rates": (1e-3, 3e-3), "num_steps": 10, "batch_size": 16}
-    assert attentive_probe(bank, queries, **settings) == attentive_probe(bank, queries, **settings)
+    first = attentive_probe(bank, queries, **settings)
+    torch.rand(1)  # what else draws from the global state does not matter
+    assert attentive_probe(bank, queries, **settings) == first
 
 
 def test_one_sample_a_class_cannot_choose():
