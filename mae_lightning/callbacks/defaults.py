@@ -14,7 +14,6 @@ from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
 from mae_lightning.tasks import Classification, MAEPretraining
 
-
 SAVE_EVERY = timedelta(minutes=15)
 """Most that a crash in the middle of an epoch can cost; an epoch's end is always saved."""
 
