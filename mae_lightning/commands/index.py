@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\
-Every byte of every shard is read once. URLS are paths, file://, http(s):// or what fsspec reaches (s3://, gs://), with
-braces ('train-{0000..1023}.tar') and, locally, wildcards; quote them. Of a sample, the image (jpg, jpeg, png, webp,
-gif, bmp, npy) and the label (cls, a class index as text) count. Train on the result: --data.init_args.train=FOLDER
+Every byte of every shard is read once, and up to 512 images a second time for mean and deviation. URLS are paths,
+file://, http(s):// or what fsspec reaches (s3://, gs://), with braces ('train-{0000..1023}.tar') and, locally,
+wildcards; quote them. Of a sample, the image (jpg, jpeg, png, webp, gif, bmp, npy) and the label (cls, a class index as
+text) count. Train on the result: --data.init_args.train=FOLDER
 """
 
 
