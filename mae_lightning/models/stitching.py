@@ -41,7 +41,10 @@ def seamless_statistics(
     weight = torch.where(is_known, CERTAIN, PRIOR).to(patches.dtype).repeat_interleave(2, dim=1)
     guess = torch.stack([std, mean], dim=2).flatten(1)
     system.diagonal(dim1=1, dim2=2).add_(weight)
-    solved = torch.linalg.solve(system, weight * guess).view(batch, num_patches, 2)
+    # Not linalg.solve: the system is positive definite, and torch 2.15's batched LU on several CPU threads was seen to
+    # fail now and then with impossible pivots.
+    factor = torch.linalg.cholesky(system)
+    solved = torch.cholesky_solve((weight * guess).unsqueeze(-1), factor).view(batch, num_patches, 2)
     return solved[..., 1:], solved[..., :1].clamp(min=0)
 
 
