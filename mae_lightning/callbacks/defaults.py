@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
+from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
 from mae_lightning.tasks import Classification, MAEPretraining
@@ -33,6 +34,7 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
         RunSummary(run_dir, next_recipe),
         Throughput(),
+        SkippedSamples(),
     ]
     if isinstance(task, MAEPretraining):
         callbacks += [ReconstructionPictures(run_dir / "pictures"), KNNProbe()]

@@ -28,6 +28,7 @@ from mae_lightning.data.statistics import channels_and_type, mean_and_std, some_
 from mae_lightning.data.stream import MicroBatches
 from mae_lightning.data.subsets import part_of
 from mae_lightning.data.transforms import Augmentation, EvaluationCrop, RandomResizedCropFlip
+from mae_lightning.data.urls import Patience
 
 __all__ = ["ShardDataModule", "Split"]
 
@@ -59,7 +60,9 @@ class ShardDataModule(L.LightningDataModule):
         std: Likewise the standard deviation.
         num_workers: Processes that read on each device; "auto" shares the machine's cores.
         seed: Of the order, the augmentation and the masks.
-        max_bad_samples: Samples that may be skipped, each named in the log; more stop the run.
+        max_bad_samples: Samples that may be skipped, each named in the log, counted over all devices at the end of each
+            pass over data; more stop the run.
+        patience: Time limit and number of tries of remote reads; None is `Patience()`.
         lanes: How the training order is cut for streaming; None suits the data.
 
     Attributes:
@@ -99,6 +102,7 @@ class ShardDataModule(L.LightningDataModule):
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
         max_bad_samples: int = 0,
+        patience: Patience | None = None,
         lanes: Lanes | None = None,
     ) -> None:
         super().__init__()
@@ -108,6 +112,7 @@ class ShardDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.lanes = lanes
+        self.patience = patience or Patience()
         self.bad_samples = BadSamples(max_bad_samples)
         self.augmentation = augmentation or RandomResizedCropFlip()
         self.sources = _open_sources(train, val, predict)
@@ -120,7 +125,7 @@ class ShardDataModule(L.LightningDataModule):
         self.class_names = main.class_names
         self.num_classes = main.num_classes
 
-        found_channels, dtype = channels_and_type(main.manifest)
+        found_channels, dtype = channels_and_type(main.manifest, skip_bad=max_bad_samples > 0)
         self.num_channels = num_channels or main.num_channels or found_channels
         evaluation = evaluation or EvaluationCrop()
         self.evaluate = SampleMaker(
@@ -140,7 +145,9 @@ class ShardDataModule(L.LightningDataModule):
         if main.mean is not None and len(main.mean) in (1, self.num_channels):
             mean, std = mean or main.mean, std or main.std
         if mean is None or std is None:
-            measured_mean, measured_std = mean_and_std(main.manifest, self.evaluate)
+            measured_mean, measured_std = mean_and_std(
+                main.manifest, self.evaluate, skip_bad=self.bad_samples.limit > 0
+            )
             mean, std = mean or measured_mean, std or measured_std
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, self.num_channels):
@@ -183,6 +190,7 @@ class ShardDataModule(L.LightningDataModule):
             self.global_batch_size,
             self._training_lanes(),
             shuffle_seed=self.seed,
+            patience=self.patience,
         )
         if stream.num_steps == 0:
             stream.order(0)  # says which batch would fit
@@ -329,6 +337,7 @@ class ShardDataModule(L.LightningDataModule):
             batch_size,
             lanes_for(manifest, batch_size),
             shuffle_seed=None,
+            patience=self.patience,
         )
         return self._loader(stream, split, lambda: (0, 0))
 

@@ -17,7 +17,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
 from mae_lightning.data.plan import Lanes, default_lanes
 from mae_lightning.data.tars import DAMAGE, is_gzipped, split_name
-from mae_lightning.data.urls import is_remote, open_url
+from mae_lightning.data.urls import Patience, is_remote, open_url
 
 __all__ = ["UNPACK_LIMIT", "Files", "can_seek", "lanes_for", "naming", "read_or_reason", "read_rows", "stream_bytes"]
 
@@ -112,7 +112,11 @@ class Files:
         self.close()
 
 
-def stream_bytes(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | Exception]]:
+def stream_bytes(
+    manifest: Manifest,
+    rows: NDArray[np.int64],
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> Iterator[tuple[int, bytes | Exception]]:
     """Images at `rows`, run by run of rows of one shard; each run is one pass over its shard, in the shard's order.
 
     A row that cannot be read comes with the reason in place of its bytes.
@@ -121,7 +125,7 @@ def stream_bytes(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[
         wanted = {manifest.keys[row]: row for row in run}
         reason: Exception = ValueError("the shard has no such sample: it is cut, or not the manifest's")
         try:
-            for key, data in _members(manifest.path(container), wanted, manifest):
+            for key, data in _members(manifest.path(container), wanted, manifest, patience):
                 yield wanted.pop(key), data
                 if not wanted:
                     break
@@ -131,9 +135,9 @@ def stream_bytes(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[
             yield row, reason
 
 
-def _members(url: str, wanted: dict[str, int], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+def _members(url: str, wanted: dict[str, int], manifest: Manifest, patience: Patience) -> Iterator[tuple[str, bytes]]:
     kinds = {key: IMAGE_KINDS[manifest.kind[row]] for key, row in wanted.items()}
-    with open_url(url) as stream:
+    with open_url(url, patience) as stream:
         files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
         for sample in group_by_keys(files):
             key = sample["__key__"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,15 +12,15 @@ from torch import Tensor
 
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import draw
-from mae_lightning.data.reading import can_seek, naming, read_rows
+from mae_lightning.data.reading import can_seek, naming, read_or_reason
 from mae_lightning.data.samples import SampleMaker, decode
-from mae_lightning.data.transforms import Picture
 
 __all__ = ["channels_and_type", "mean_and_std", "some_rows"]
 
 PROBED_IMAGES = 32
 MEASURED_IMAGES = 512
 STREAMED_SHARDS = 4
+Made = TypeVar("Made")
 
 
 def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -32,32 +33,55 @@ def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64
     return np.sort(random.permutation(rows)[:count])
 
 
-def channels_and_type(manifest: Manifest) -> tuple[int, torch.dtype]:
-    """What some of the images have: the most channels, and uint8, or float32 for arrays of another type."""
+def channels_and_type(manifest: Manifest, skip_bad: bool = False) -> tuple[int, torch.dtype]:
+    """What some of the images have: the most channels, and uint8, or float32 for arrays of another type.
 
-    def pictures() -> Iterator[Picture]:
-        for row, data in read_rows(manifest, some_rows(manifest, PROBED_IMAGES)):
-            with naming(manifest, row):
-                yield decode(data, manifest.kind_of(row), None)
-
-    found = [(int(picture.shape[0]), picture.dtype) for picture in pictures() if isinstance(picture, Tensor)]
+    Raises:
+        ValueError: An image cannot be read; with `skip_bad`, none can.
+    """
+    pictures = _made(manifest, PROBED_IMAGES, lambda row, data: decode(data, manifest.kind_of(row), None), skip_bad)
+    found = [(int(picture.shape[0]), picture.dtype) for picture in pictures if isinstance(picture, Tensor)]
     return max(channels for channels, _ in found), found[0][1]
 
 
-def mean_and_std(manifest: Manifest, make: SampleMaker) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(
+    manifest: Manifest, make: SampleMaker, skip_bad: bool = False
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A channel's mean and standard deviation over at most 512 images as evaluation crops them, of pixels in 0..1.
 
     A channel that never changes gets a deviation of 1.
+
+    Raises:
+        ValueError: An image cannot be read; with `skip_bad`, none can.
     """
-    moments = []
-    for row, data in read_rows(manifest, some_rows(manifest, MEASURED_IMAGES)):
-        with naming(manifest, row):
-            pixels = make(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0).double()
+
+    def moments(row: int, data: bytes) -> Tensor:
+        pixels = make(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0).double()
         pixels = pixels / 255 if make.dtype == torch.uint8 else pixels
-        moments.append(torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))]))
-    mean, square = torch.stack(moments).mean(0)
+        return torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
+
+    mean, square = torch.stack(_made(manifest, MEASURED_IMAGES, moments, skip_bad)).mean(0)
     std = (square - mean.square()).clamp(min=0).sqrt()
     return _rounded(mean), _rounded(torch.where(std > 0, std, torch.ones_like(std)))
+
+
+def _made(manifest: Manifest, count: int, make: Callable[[int, bytes], Made], skip_bad: bool) -> list[Made]:
+    """What becomes of some rows; unreadable ones are left out if asked, as the training that follows names them."""
+    made: list[Made] = []
+    bad: ValueError | None = None
+    for row, data in read_or_reason(manifest, some_rows(manifest, count)):
+        try:
+            with naming(manifest, row):
+                if isinstance(data, Exception):
+                    raise data
+                made.append(make(row, data))
+        except ValueError as error:
+            bad = error
+            if not skip_bad:
+                raise
+    if bad is not None and not made:
+        raise bad
+    return made
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from mae_lightning.data.plan import PADDING, EpochOrder, Lanes, Slice, evaluatio
 from mae_lightning.data.reading import Files, can_seek, stream_bytes
 from mae_lightning.data.samples import SampleMaker
 from mae_lightning.data.tars import DAMAGE
+from mae_lightning.data.urls import Patience
 
 __all__ = ["MicroBatches", "Parcel"]
 
@@ -37,6 +38,7 @@ class MicroBatches:
         batch_size: Of a batch over all ranks and micro-batches.
         lanes: How the epoch is cut.
         shuffle_seed: Seed of the training order; None for evaluation: unshuffled, every sample once.
+        patience: With remote shards.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class MicroBatches:
         batch_size: int,
         lanes: Lanes,
         shuffle_seed: int | None,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
         self.manifest = manifest
         self.make = make
@@ -54,6 +57,7 @@ class MicroBatches:
         self.batch_size = batch_size
         self.lanes = lanes
         self.shuffle_seed = shuffle_seed
+        self.patience = patience
         self._files: Files | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,7 +87,8 @@ class MicroBatches:
         """The micro-batches of an epoch from `first_step` on that fall to one of several workers."""
         order = self.order(epoch)
         micro_batches = self.part.of(order, first_step, worker, num_workers)
-        fetch = self._by_offset if can_seek(self.manifest) else _LaneReader(self.manifest, order, micro_batches).read
+        seek = can_seek(self.manifest)
+        fetch = self._by_offset if seek else _LaneReader(self.manifest, order, micro_batches, self.patience).read
         for positions in micro_batches:
             yield self._parcel(order.line[positions], positions, epoch, fetch)
 
@@ -118,13 +123,16 @@ class MicroBatches:
 class _LaneReader:
     """Samples of containers that can only stream: one sequential reader a lane, holding what came before its turn."""
 
-    def __init__(self, manifest: Manifest, order: EpochOrder, micro_batches: NDArray[np.int64]) -> None:
+    def __init__(
+        self, manifest: Manifest, order: EpochOrder, micro_batches: NDArray[np.int64], patience: Patience
+    ) -> None:
         wanted = np.sort(micro_batches, axis=None)
         wanted = wanted[order.line[wanted] != PADDING]
         lane = np.searchsorted(order.bounds, wanted, "right") - 1
         self._bounds = order.bounds
         self._streams = {
-            int(number): stream_bytes(manifest, order.line[wanted[lane == number]]) for number in np.unique(lane)
+            int(number): stream_bytes(manifest, order.line[wanted[lane == number]], patience)
+            for number in np.unique(lane)
         }
         self._held: dict[int, bytes | Exception] = {}
 

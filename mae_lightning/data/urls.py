@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
@@ -14,10 +15,29 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
-__all__ = ["is_remote", "open_url", "public_name"]
+__all__ = ["Patience", "is_remote", "open_url", "public_name"]
 
-TIMEOUT_SECONDS = 30.0
-TRIES = 5
+
+@dataclass(frozen=True)
+class Patience:
+    """How long remote reads are waited for.
+
+    Attributes:
+        timeout: Seconds without an answer after which a read has failed (http and https; others have their own).
+        tries: Tries before the failure is final; the n-th waits 2^(n - 1) seconds for the next.
+
+    Raises:
+        ValueError: One of them is not above 0.
+    """
+
+    timeout: float = 30.0
+    tries: int = 5
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0 or self.tries < 1:
+            raise ValueError(
+                f"remote reads need a timeout above 0 s and at least 1 try, not {self.timeout} s and {self.tries}"
+            )
 
 
 def is_remote(name: str) -> bool:
@@ -40,17 +60,17 @@ def public_name(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def open_url(url: str) -> io.BufferedReader:
+def open_url(url: str, patience: Patience = Patience()) -> io.BufferedReader:
     """A stream over a local file, an http(s) URL or whatever fsspec reaches; remote ones go on after a lost connection.
 
     Raises:
         FileNotFoundError: A local file is not there.
-        ValueError: A remote one still fails after `TRIES` tries, each waiting twice as long, or has no reader.
+        ValueError: A remote one still fails after all tries, or has no reader.
     """
     if not is_remote(url):
         return Path(url.removeprefix("file://")).open("rb")
     opener = _open_http if urlsplit(url).scheme.lower() in ("http", "https") else _open_fsspec
-    return io.BufferedReader(_Retrying(url, opener), buffer_size=2**20)
+    return io.BufferedReader(_Retrying(url, opener, patience), buffer_size=2**20)
 
 
 @runtime_checkable
@@ -59,10 +79,10 @@ class _Readable(Protocol):
     def close(self) -> None: ...
 
 
-def _open_http(url: str, start: int) -> _Readable:
+def _open_http(url: str, start: int, timeout: float) -> _Readable:
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise
@@ -72,7 +92,7 @@ def _open_http(url: str, start: int) -> _Readable:
     return cast("_Readable", response)
 
 
-def _open_fsspec(url: str, start: int) -> _Readable:
+def _open_fsspec(url: str, start: int, timeout: float) -> _Readable:
     try:
         stream = fsspec.open(url, "rb").open()
     except ImportError as error:
@@ -85,9 +105,10 @@ def _open_fsspec(url: str, start: int) -> _Readable:
 class _Retrying(io.RawIOBase):
     """Bytes of a URL in order; a read that fails opens the URL again where it stopped."""
 
-    def __init__(self, url: str, opener: Callable[[str, int], _Readable]) -> None:
+    def __init__(self, url: str, opener: Callable[[str, int, float], _Readable], patience: Patience) -> None:
         self._url = url
         self._opener = opener
+        self._patience = patience
         self._stream: _Readable | None = None
         self._position = 0
 
@@ -95,10 +116,10 @@ class _Retrying(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        for attempt in range(TRIES):
+        for attempt in range(self._patience.tries):
             try:
                 if self._stream is None:
-                    self._stream = self._opener(self._url, self._position)
+                    self._stream = self._opener(self._url, self._position, self._patience.timeout)
                 data = self._stream.read(len(buffer))
                 if not data and getattr(self._stream, "length", None):  # what http.client calls the bytes still to come
                     raise ConnectionError("the connection ended too early")
@@ -106,7 +127,7 @@ class _Retrying(io.RawIOBase):
             except (OSError, HTTPException) as error:
                 self._drop()
                 final = isinstance(error, FileNotFoundError) or getattr(error, "code", 500) in (401, 403, 404, 410)
-                if final or attempt == TRIES - 1:
+                if final or attempt == self._patience.tries - 1:
                     raise ValueError(f"cannot be read: {_reason(error)}") from None
                 time.sleep(2.0**attempt)
         buffer[: len(data)] = data

@@ -7,6 +7,7 @@ A sample that was lost or seen twice, another augmentation or another mask would
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,29 +60,46 @@ def start(folder: Path, shape: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*COMMAND, *SHAPES[shape]], cwd=folder, env=environment, start_new_session=True, **output)
 
 
-def finish(folder: Path, shape: str) -> str:
+def await_training(process: subprocess.Popen[str]) -> None:
+    """Returns when the run has printed its table, just before its first step."""
+    assert process.stdout is not None
+    lines = [""]
+    while "  folder " not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+
+
+def finish(folder: Path, shape: str) -> float:
+    """Runs to the end; the seconds from the table to the last line of output."""
     process = start(folder, shape)
+    await_training(process)
+    began = time.monotonic()
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
-    return output
+    return time.monotonic() - began
 
 
 def kill_somewhere(folder: Path, shape: str, seconds: float) -> None:
-    """Kills all processes of a run some time after it began to train."""
-    process = start(folder, shape)
-    assert process.stdout is not None
-    lines = []
-    while "  folder " not in (lines or [""])[-1]:
-        lines.append(process.stdout.readline())
-        assert lines[-1], "".join(lines)
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
+    """Kills all processes of a run some time after it began to train; if it is done by then, another one earlier."""
+    with start(folder, shape) as process:
+        await_training(process)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 0:
+        shutil.rmtree(folder / RUN)
+        kill_somewhere(folder, shape, seconds / 2)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def saved_step(folder: Path) -> int:
+    """Of the checkpoint that is there; 0 if there is none."""
+    path = folder / RUN / "checkpoints/last.ckpt"
+    return torch.load(path, weights_only=True)["global_step"] if path.exists() else 0
 
 
 def losses(folder: Path) -> list[tuple[str, str, str]]:
@@ -92,12 +110,12 @@ def losses(folder: Path) -> list[tuple[str, str, str]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory):
     """Runs of each shape that nothing interrupts, made when they are needed."""
-    made: dict[str, Path] = {}
+    made: dict[str, tuple[Path, float]] = {}
 
-    def run(shape: str) -> Path:
+    def run(shape: str) -> tuple[Path, float]:
         if shape not in made:
-            made[shape] = tmp_path_factory.mktemp("undisturbed")
-            finish(made[shape], shape)
+            folder = tmp_path_factory.mktemp("undisturbed")
+            made[shape] = folder, finish(folder, shape)
         return made[shape]
 
     return run
@@ -116,8 +134,10 @@ CASES = [
 
 @pytest.mark.parametrize(("shape", "seed"), CASES)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(undisturbed, tmp_path, shape, seed):
-    whole = undisturbed(shape)
-    kill_somewhere(tmp_path, shape, seconds=random.Random(f"{shape}{seed}").uniform(0.2, 3))
+    whole, seconds = undisturbed(shape)
+    share = (seed + random.Random(f"{shape}{seed}").random()) / KILLS
+    kill_somewhere(tmp_path, shape, seconds=0.8 * share * seconds)  # the last fifth is the end of the program
+    print(f"{shape}, {seed}: killed after the checkpoint of step {saved_step(tmp_path)}")
     finish(tmp_path, shape)
     assert losses(tmp_path) == losses(whole)
     assert len(losses(whole)) >= 40
