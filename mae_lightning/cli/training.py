@@ -1,11 +1,10 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with a run's folder around it."""
+"""``fit``, ``validate`` and ``test``: LightningCLI with a run's folder around it."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -34,7 +33,7 @@ INTERRUPTED = 130
 
 
 def run_training(command: str, arguments: Sequence[str], allowed_imports: Sequence[str] = ()) -> int:
-    """Runs ``fit``, ``validate``, ``test`` or ``predict`` and returns the process's exit code.
+    """Runs ``fit``, ``validate`` or ``test`` and returns the process's exit code.
 
     Args:
         command: Which of them.
@@ -49,11 +48,11 @@ def run_training(command: str, arguments: Sequence[str], allowed_imports: Sequen
 class TrainingCLI(LightningCLI):
     """Reads the configs, builds model, data and trainer, and runs one command in the run's folder.
 
-    A flat parser for the one command stands in place of LightningCLI's four subcommands: keys have no prefix, and the
+    A flat parser for the one command stands in place of LightningCLI's subcommands: keys have no prefix, and the
     hyper-parameters of a checkpoint never change the config.
 
     Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        command: ``fit``, ``validate`` or ``test``.
         arguments: The command line after the command, the configs as paths.
         configs: The paths of the configs, for the run's name.
         policy: What configs may name.
@@ -190,17 +189,6 @@ class TrainingCLI(LightningCLI):
 
     def _test(self) -> None:
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True)
-
-    def _predict(self) -> None:
-        """Predicts, and keeps what this process predicted, batch by batch."""
-        outputs = self.trainer.predict(
-            self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True
-        )
-        suffix = f"-rank{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self.folder / f"predictions{suffix}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(outputs, path)
-        print(f"{path}: predictions of {len(outputs or [])} batches")
 
     def _checkpoint(self) -> str | None:
         """The checkpoint to use: the one named, else the run's last, else none if the model starts from given weights.

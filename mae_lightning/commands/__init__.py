@@ -13,7 +13,6 @@ TRAINING = {
     "fit": "Train a model, or go on with a run that was stopped",
     "validate": "Compute a run's figures on its held-out images",
     "test": "Compute the final figures, once, on the test images",
-    "predict": "Run a trained model over images",
 }
 """What LightningCLI runs, with one line on each."""
 
@@ -37,6 +36,13 @@ COMMANDS = {
     "evaluate": Command(
         "mae_lightning.commands.evaluate", "Judge frozen encoders: k-NN, few-shot, linear and attentive probe", "Models"
     ),
+    "predict": Command(
+        "mae_lightning.commands.predict", "Write class probabilities or features of images to a table", "Models"
+    ),
+    "inspect": Command(
+        "mae_lightning.commands.inspect", "Say what a checkpoint is and what can be done with it", "Models"
+    ),
+    "convert": Command("mae_lightning.commands.convert", "Write weights in another format, checked", "Models"),
     "pack": Command("mae_lightning.commands.pack", "Make shards of images, wherever they lie", "Data"),
     "unpack": Command("mae_lightning.commands.unpack", "Make files of shards again", "Data"),
     "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),

@@ -23,7 +23,7 @@ COLUMNS = ("encoder", "protocol", "labels", "accuracy", "selected on", "seconds"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument(
-        "encoders", nargs="+", metavar="ENCODER", help="checkpoint of a run, or the name of a timm model"
+        "encoders", nargs="+", metavar="ENCODER", help="checkpoint of any format, timm name, or 'pixels' for none"
     )
     parser.add_argument(
         "--data", required=True, help="labelled training data: a catalogue name, manifest, shards, folder"
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.encoders:
         for untrained in (False, True) if args.untrained else (False,):
             encoder = open_encoder(name, feature=args.feature, image_size=size, untrained=untrained)
-            scores += _judge(encoder.to(_device(args.device)), args)
+            scores += _judge(encoder.to(device_called(args.device)), args)
     table = format_table([_cells(score) for score in scores])
     print(f"\n{table}\n")
     if "knn" in args.protocols:
@@ -147,7 +147,8 @@ def _check_memory(encoder: "FrozenEncoder", num_images: int) -> None:
         )
 
 
-def _device(name: str) -> Any:
+def device_called(name: str) -> Any:
+    """The device of that name, or for ``auto`` the best there is."""
     import torch
 
     if name != "auto":

@@ -1,19 +1,20 @@
-"""Encoders to judge: ours from a checkpoint, or any of timm's by name, behind one interface."""
+"""Encoders to judge, from a file of any format or by timm's name, behind one interface."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mae_lightning.models import Normalization, ViTSize, build_classifier
-from mae_lightning.weights import PretrainedEncoder, read_encoder
+from mae_lightning.models import Normalization
+from mae_lightning.weights import load_encoder
+from mae_lightning.weights.timm_models import is_timm_name
 
 Feature = Literal["mean", "class"]
-CHECKPOINTS = (".ckpt", ".pth", ".pt")
+PIXELS = "pixels"
+PIXELS_SIZE = (32, 32)
 
 
 @dataclass(frozen=True)
@@ -70,57 +71,45 @@ def open_encoder(
     """The encoder that a name stands for.
 
     Args:
-        name: A checkpoint of this package or in the official layout, or a timm name, with its pretrained weights.
+        name: What :func:`mae_lightning.load_encoder` takes, or ``pixels`` for no encoder at all: the flat image.
         feature: Which feature it gives.
-        image_size: Height and width for timm's encoders; by default that of their weights. Checkpoints have their own.
+        image_size: Height and width for timm's encoders, by default that of their weights, and for pixels. Checkpoints
+            have their own.
         untrained: The same architecture with fresh weights, for comparison.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: There is no such encoder, or it has no such feature.
     """
-    if name.endswith(CHECKPOINTS) or Path(name).is_file():
-        encoder = _from_checkpoint(name, read_encoder(name), feature, image_size, untrained)
+    if name == PIXELS:
+        model = RawPixels(image_size or PIXELS_SIZE)
     else:
-        encoder = _from_timm(name, feature, image_size, untrained)
-    if feature == "class" and not getattr(encoder.model, "has_class_token", False):
+        is_name = not Path(name).exists() and is_timm_name(name)
+        model = load_encoder(name, image_size=image_size if is_name else None, pretrained=not untrained)
+    settings: dict[str, Any] = model.pretrained_cfg
+    channels, *own_size = settings["input_size"]
+    size: tuple[int, int] = (own_size[0], own_size[1])
+    if image_size not in (None, size):
+        raise ValueError(f"{name} is for images of {size}, not {image_size}; leave --image-size out")
+    if feature == "class" and not getattr(model, "has_class_token", False):
         raise ValueError(f"{name} has no class token; judge its mean patch token, --feature mean")
-    encoder.model.eval().requires_grad_(False)
-    return encoder
-
-
-def _from_checkpoint(
-    name: str, pretrained: PretrainedEncoder, feature: Feature, image_size: tuple[int, int] | None, untrained: bool
-) -> FrozenEncoder:
-    card = pretrained.card
-    if card is None:
-        raise ValueError(f"{name} does not say what it holds; continue from it once with init_from, and judge that run")
-    if image_size not in (None, card.image_size):
-        raise ValueError(f"{name} is for images of {card.image_size}, not {image_size}; leave --image-size out")
-    model = build_classifier(
-        ViTSize(**card.encoder) if isinstance(card.encoder, dict) else card.encoder,
-        num_classes=0,
-        image_size=card.image_size,
-        num_channels=card.num_channels,
-        norm_after_pool="fc_norm.weight" in pretrained.state,
-    )
-    if not untrained:
-        pretrained.load_into(model)
-    normalize = Normalization(card.mean, card.std)
-    return FrozenEncoder(_named(name, untrained), model, normalize, card.image_size, card.num_channels, feature)
-
-
-def _from_timm(name: str, feature: Feature, image_size: tuple[int, int] | None, untrained: bool) -> FrozenEncoder:
-    if not timm.is_model(name):
-        raise ValueError(f"'{name}' is neither a checkpoint ({', '.join(CHECKPOINTS)}) nor a timm model")
-    fixed = bool(timm.get_pretrained_cfg(name).fixed_input_size)  # type: ignore[union-attr]  # every model has one
-    options = {"img_size": image_size} if fixed and image_size else {}
-    model = timm.create_model(name, pretrained=not untrained, num_classes=0, **options)  # type: ignore[arg-type]
-    settings: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    size = image_size or tuple(settings["input_size"][1:])
+    model.eval().requires_grad_(False)
     normalize = Normalization(settings["mean"], settings["std"])
-    return FrozenEncoder(_named(name, untrained), model, normalize, size, settings["input_size"][0], feature)
+    return FrozenEncoder(f"{name}, untrained" if untrained else name, model, normalize, size, channels, feature)
 
 
-def _named(name: str, untrained: bool) -> str:
-    return f"{name}, untrained" if untrained else name
+class RawPixels(nn.Module):
+    """The baseline that any encoder must beat: an image's own values as one token.
+
+    Args:
+        image_size: Height and width that images are brought to.
+    """
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        half = (0.5, 0.5, 0.5)
+        self.pretrained_cfg = {"input_size": (len(half), *image_size), "mean": half, "std": half}
+
+    def forward_features(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch 1 pixel"]:
+        """Each image in one row."""
+        return images.flatten(1).unsqueeze(1)

@@ -14,7 +14,8 @@ class CheckpointCard:
     """Plain facts beside the weights, enough to rebuild the model without its config.
 
     Attributes:
-        objective: What the model was trained for: ``mae``, ``classification``, ``simmim``.
+        objective: What the model was trained for: ``mae``, ``classification``, ``simmim``; ``unknown`` of a
+            foreign encoder.
         encoder: The encoder as it was asked for: a name, or explicit sizes.
         decoder: Class and arguments of the decoder; None for an encoder alone.
         target: Class and arguments of what the decoder predicts.
@@ -26,6 +27,7 @@ class CheckpointCard:
         classifier: Of a classifier, what its constructor needs beside encoder and images: number of classes, pooling,
             norm, head.
         class_names: Of a classifier, the names of its labels where they are known.
+        started_from: Where the weights came from before this training, where it is known.
         format_version: The version of this card.
     """
 
@@ -40,6 +42,7 @@ class CheckpointCard:
     package_version: str
     classifier: dict[str, Any] | None = None
     class_names: tuple[str, ...] | None = None
+    started_from: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property

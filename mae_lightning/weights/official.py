@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mae_lightning.weights.building import holding
+from mae_lightning.weights.content import Weights
+
 _BLOCK = [
     f"{layer}.{kind}"
     for layer in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -38,7 +41,7 @@ def from_official(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     state: Mapping[str, Tensor] = checkpoint.get("model", checkpoint)
     names = _official_to_ours(_depth(state, "blocks"), _depth(state, "decoder_blocks"), has_decoder=_has_decoder(state))
-    _check_keys(state, names, "the official layout")
+    check_keys(state, names, "the official layout")
     return {ours: state[official] for official, ours in names.items()}
 
 
@@ -54,8 +57,26 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         _depth(state, "encoder.blocks"), _depth(state, "decoder.blocks"), has_decoder=has_decoder
     )
     names = {ours: name for name, ours in official.items()}
-    _check_keys(state, names, "the official layout, under this package's names")
+    check_keys(state, names, "the official layout, under this package's names")
     return {name: state[ours] for ours, name in names.items()}
+
+
+def official_state(weights: Weights) -> dict[str, Tensor]:
+    """Weights under the official names, also a classifier's, fine-tuned or probed.
+
+    Raises:
+        ValueError: The layout has no names for them.
+    """
+    if not weights.is_plain_vit:
+        raise ValueError(f"the official layout is of a plain ViT, and {weights.source} holds {holding(weights)}")
+    if not weights.head and "fc_norm.weight" not in weights.encoder:
+        return to_official({**{f"encoder.{name}": value for name, value in weights.encoder.items()}, **weights.decoder})
+    norm = "fc_norm" if "fc_norm.weight" in weights.encoder else "norm"
+    stem = [name for name in _ENCODER if not name.startswith("norm.")] + [f"{norm}.weight", f"{norm}.bias"]
+    state = {**weights.encoder, **weights.head}
+    expected = [*stem, *_block_keys("blocks", _depth(state, "blocks"))]
+    check_keys(state, [*expected, *(["head.weight", "head.bias"] if weights.head else [])], "the official layout")
+    return state
 
 
 def _official_to_ours(depth: int, decoder_depth: int, *, has_decoder: bool) -> dict[str, str]:
@@ -83,7 +104,12 @@ def _has_decoder(official: Iterable[str]) -> bool:
     return any(key == "mask_token" or key.startswith("decoder_") for key in official)
 
 
-def _check_keys(state: Iterable[str], expected: Iterable[str], layout: str) -> None:
+def check_keys(state: Iterable[str], expected: Iterable[str], layout: str) -> None:
+    """Refuses a state whose names are not those expected.
+
+    Raises:
+        ValueError: Some are missing or unexpected; all of them are named.
+    """
     missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or unexpected:
         lists = [("missing", missing), ("unexpected", unexpected)]
