@@ -13,7 +13,7 @@ from mae_lightning.callbacks.reconstructions import ReconstructionPictures
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
-from mae_lightning.tasks import Classification, MAEPretraining
+from mae_lightning.tasks import Classification, MaskedPretraining
 
 SAVE_EVERY = timedelta(minutes=15)
 """Most that a crash in the middle of an epoch can cost; an epoch's end is always saved."""
@@ -36,7 +36,7 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         Throughput(),
         SkippedSamples(),
     ]
-    if isinstance(task, MAEPretraining):
+    if isinstance(task, MaskedPretraining):
         callbacks += [ReconstructionPictures(run_dir / "pictures"), KNNProbe()]
     if isinstance(task, Classification) and task.metrics.confusion is not None:
         callbacks.append(ConfusionMatrix(run_dir))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mae_lightning.data import Batch, ShardDataModule
 from mae_lightning.evaluation.knn import knn_predict
-from mae_lightning.tasks import MAEPretraining
+from mae_lightning.tasks import MaskedPretraining
 
 Extract = Callable[[Tensor], Tensor]
 Labelled = tuple[Float[Tensor, "sample dim"], Int64[Tensor, "sample"]]
@@ -44,7 +44,7 @@ class KNNProbe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures raw pixels and the encoder as it starts."""
-        assert isinstance(pl_module, MAEPretraining)
+        assert isinstance(pl_module, MaskedPretraining)
         if not self._has_labels(trainer):
             rank_zero_only(print)("k-NN probe: off, the training or the held-out images have no labels")
             return
@@ -56,7 +56,7 @@ class KNNProbe(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the encoder as it is now."""
-        assert isinstance(pl_module, MAEPretraining)
+        assert isinstance(pl_module, MaskedPretraining)
         if trainer.sanity_checking or not self._has_labels(trainer):
             return
         self._count += 1
@@ -72,7 +72,7 @@ class KNNProbe(Callback):
             return False
         return all(data.sources[split].manifest.is_labelled for split in ("train", "val"))
 
-    def _accuracy(self, trainer: Trainer, task: MAEPretraining, extract: Extract) -> float:
+    def _accuracy(self, trainer: Trainer, task: MaskedPretraining, extract: Extract) -> float:
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it at run time
         was_training = task.training
         task.eval()
@@ -83,7 +83,7 @@ class KNNProbe(Callback):
 
     @staticmethod
     @torch.no_grad()
-    def _gather(task: MAEPretraining, loader: Iterable[Batch], extract: Extract) -> Labelled:
+    def _gather(task: MaskedPretraining, loader: Iterable[Batch], extract: Extract) -> Labelled:
         """Features and labels of all processes' samples, padding left out; each process has as many rows."""
         features, labels = [], []
         for batch in loader:
@@ -95,6 +95,6 @@ class KNNProbe(Callback):
         return all_features[counted], all_labels[counted]
 
 
-def _flat(task: MAEPretraining, images: Tensor) -> Tensor:
+def _flat(task: MaskedPretraining, images: Tensor) -> Tensor:
     pixels: Tensor = task.normalize(images)
     return pixels.flatten(1)

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from mae_lightning.data import ShardDataModule
 from mae_lightning.models import sample_noise
 from mae_lightning.pictures import draw_sheet, reconstruct
-from mae_lightning.tasks import MAEPretraining
-from mae_lightning.tasks.pretrain import HELD_OUT_SEED
+from mae_lightning.tasks import MaskedPretraining
+from mae_lightning.tasks.masked import HELD_OUT_SEED
 from mae_lightning.tracking import log_picture
 
 
@@ -28,7 +28,7 @@ class ReconstructionPictures(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws, unless this is the sanity check before training; every process computes, the first one writes."""
-        assert isinstance(pl_module, MAEPretraining)
+        assert isinstance(pl_module, MaskedPretraining)
         data = getattr(trainer, "datamodule", None)
         if trainer.sanity_checking or not isinstance(data, ShardDataModule):
             return

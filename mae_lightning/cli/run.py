@@ -76,9 +76,10 @@ def _part_of_name(path: Path, shipped: Path) -> str:
 def next_recipe(configs: Sequence[Path]) -> Path | None:
     """The fine-tuning recipe that stands beside a pretraining recipe, if one of the configs is one."""
     for path in configs:
-        beside = path.with_name(path.name.replace("pretrain", "finetune"))
-        if beside != path and beside.is_file():
-            return beside
+        for name in (path.name.replace("pretrain", "finetune"), f"finetune_{path.name}"):
+            beside = path.with_name(name)
+            if beside != path and beside.is_file():
+                return beside
     return None
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers.drop import DropPath
 from timm.models.swin_transformer import SwinTransformer
@@ -12,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mae_lightning.models.encoder import build_vit
-from mae_lightning.models.patches import patch_grid
-from mae_lightning.models.sizes import ViTSize
+from mae_lightning.models.sizes import SwinSize, ViTSize
+from mae_lightning.models.swin import build_swin, is_swin
 
 Classifier = VisionTransformer | SwinTransformer
 Pool = Literal["mean", "class", "attentive"]
@@ -23,7 +22,7 @@ POOLS = {"mean": "avg", "class": "token", "attentive": "map"}
 
 
 def build_classifier(
-    encoder: str | ViTSize,
+    encoder: str | ViTSize | SwinSize,
     *,
     num_classes: int,
     image_size: tuple[int, int],
@@ -37,7 +36,8 @@ def build_classifier(
     """A freshly initialised timm model, so that its weights are timm's; positions are learned and start at sin-cos.
 
     Args:
-        encoder: ``SIZE/PATCH``, explicit sizes, or the timm name of a plain VisionTransformer or of a ``swin_*``.
+        encoder: ``SIZE/PATCH`` of a ViT or of a Swin (``swin-base/4``), explicit sizes, or the timm name of a plain
+            VisionTransformer or of a ``swin_*``.
         num_classes: Number of classes; 0 for an encoder without a head.
         image_size: Height and width in pixels.
         num_channels: Channels of an image.
@@ -52,11 +52,14 @@ def build_classifier(
         ValueError: No such encoder, images that do not fit it, or a setting that it cannot honour.
     """
     model: Classifier
-    if isinstance(encoder, str) and is_swin(encoder):
+    if not isinstance(encoder, ViTSize) and is_swin(encoder):
         if pool != "mean":
             raise ValueError(f"pool '{pool}' does not fit {encoder}: Swin has no class token; use pool 'mean'")
-        model = _build_swin(encoder, num_classes, image_size, num_channels, drop_path)
+        model = build_swin(
+            encoder, image_size=image_size, num_channels=num_channels, num_classes=num_classes, drop_path=drop_path
+        )
     else:
+        assert not isinstance(encoder, SwinSize)
         build = partial(build_vit, encoder, image_size=image_size, num_channels=num_channels, num_classes=num_classes)
         if pool == "class" and not _has_class_token(build):
             raise ValueError(f"pool 'class' does not fit {encoder}: it has no class token; use pool 'mean'")
@@ -65,11 +68,6 @@ def build_classifier(
     _set_head(model, batch_norm=batch_norm, std=head_std)
     model.requires_grad_(True)  # positions too, which pretraining keeps fixed; officially so
     return model
-
-
-def is_swin(encoder: str) -> bool:
-    """Whether the encoder is one of timm's ``swin_*``."""
-    return encoder.startswith("swin_") and timm.is_model(encoder)
 
 
 def head_of(model: Classifier) -> nn.Module:
@@ -90,18 +88,6 @@ def has_drop_path(modules: list[nn.Module]) -> bool:
     """Whether any path is ever dropped in these modules."""
     inside = (layer for module in modules for layer in module.modules())
     return any(isinstance(layer, DropPath) and layer.drop_prob for layer in inside)
-
-
-def _build_swin(
-    name: str, num_classes: int, image_size: tuple[int, int], num_channels: int, drop_path: float
-) -> SwinTransformer:
-    model = timm.create_model(
-        name, img_size=image_size, in_chans=num_channels, num_classes=num_classes, drop_path_rate=drop_path
-    )
-    assert isinstance(model, SwinTransformer)
-    patch_size: Any = model.patch_embed.patch_size
-    patch_grid(image_size, patch_size)
-    return model
 
 
 def _has_class_token(build: Callable[..., VisionTransformer]) -> bool:

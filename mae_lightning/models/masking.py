@@ -47,6 +47,8 @@ class PatchMask:
 def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
     """Patches of an image that the encoder sees: ``int(num_patches * (1 - mask_ratio))``, as in released weights.
 
+    What is hidden is so rounded up, as in SimMIM: 22 of 36 at 0.6.
+
     Raises:
         ValueError: The ratio leaves no patch to keep, or none to mask.
     """
@@ -64,6 +66,14 @@ def gather_tokens(
 ) -> Float[Tensor, "batch chosen dim"]:
     """The chosen tokens of each image; one row of tokens may serve all images."""
     return tokens.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def place_tokens(
+    values: Float[Tensor, "batch chosen value"], index: Int64[Tensor, "batch chosen"], num_patches: int
+) -> Float[Tensor, "batch {num_patches} value"]:
+    """Puts values at their places on the grid; zeros elsewhere."""
+    grid = values.new_zeros(len(values), num_patches, values.shape[-1])
+    return grid.scatter(1, index.unsqueeze(-1).expand_as(values), values)
 
 
 def sample_noise(

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of images that it sees only in part (paper Figure 2)."""
+"""What a masked model makes of images that it sees only in part (paper Figure 2)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mae_lightning.models import MaskedAutoencoder, Normalization, PatchMask
+from mae_lightning.models import MaskedModel, Normalization, PatchMask
 
 GREY = 0.5
 """Value shown where a patch is hidden, in units of 0 to 1."""
@@ -20,7 +20,7 @@ class Reconstructions:
     Attributes:
         original: The images.
         masked: Hidden patches grey.
-        reconstruction: What the decoder gives; visible patches, on which it is not trained, grey.
+        reconstruction: What the model predicts; visible patches, on which it is not trained, grey.
         pasted: The reconstruction of the hidden patches among the visible patches of the image.
         mode: How the prediction was brought back to pixels.
     """
@@ -43,7 +43,7 @@ class Reconstructions:
 
 @torch.no_grad()
 def reconstruct(
-    model: MaskedAutoencoder,
+    model: MaskedModel,
     normalize: Normalization,
     images: Float[Tensor, "batch channel height width"],
     mask: PatchMask,
@@ -52,7 +52,7 @@ def reconstruct(
     """Masks, reconstructs and brings back to pixels.
 
     Args:
-        model: The autoencoder.
+        model: The masked autoencoder or SimMIM.
         normalize: The normalisation that it was trained with.
         images: Normalised images.
         mask: Which patches are hidden.

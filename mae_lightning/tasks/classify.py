@@ -19,6 +19,7 @@ from mae_lightning.evaluation.accuracy import ClassificationMetrics
 from mae_lightning.models import (
     Normalization,
     Pool,
+    SwinSize,
     TrainableBlocks,
     ViTSize,
     build_classifier,
@@ -37,7 +38,8 @@ class Classification(Task):
     A setting that the model cannot honour is an error.
 
     Args:
-        encoder: ``SIZE/PATCH`` such as ``base/16``, a timm name (plain ``vit_*`` or ``swin_*``), or explicit sizes.
+        encoder: ``SIZE/PATCH`` such as ``base/16`` or ``swin-base/4``, a timm name (plain ``vit_*`` or ``swin_*``), or
+            explicit sizes.
         pool: The feature: mean patch token, class token, or a learned query attending over the patch tokens.
         trainable_blocks: ``all``; 0 trains the head alone; 0.5 the last block's second norm and MLP, 1 and more that
             many last blocks, always with final norm and head. Mean pooling is followed by a fresh norm; at 0 the
@@ -72,7 +74,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        encoder: str | ViTSize = "base/16",
+        encoder: str | ViTSize | SwinSize = "base/16",
         pool: Pool = "mean",
         trainable_blocks: TrainableBlocks = "all",
         batch_norm: bool = False,

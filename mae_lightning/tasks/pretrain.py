@@ -1,44 +1,16 @@
 """Masked autoencoder pretraining (He et al. 2021, arXiv 2111.06377)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Literal
 
-import torch
-from jaxtyping import Float, Int64
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
-
-import mae_lightning
-from mae_lightning.data import Batch
-from mae_lightning.models import (
-    Decoder,
-    MaskedAutoencoder,
-    MaskSampler,
-    Normalization,
-    PatchMask,
-    RandomMasking,
-    Target,
-    ViTSize,
-    encode_visible,
-    num_kept_patches,
-    sample_noise,
-)
-from mae_lightning.optim import parameter_groups
-from mae_lightning.tasks.held_out import HeldOutMetrics
-from mae_lightning.tasks.task import Task
-from mae_lightning.weights import CheckpointCard, describe, load_pretrained
-
-HELD_OUT_SEED = 0
-"""Seed of the masks on held-out images: fixed for every run, so that their losses compare."""
+from mae_lightning.models import Decoder, MaskedAutoencoder, MaskSampler, Target, ViTSize
+from mae_lightning.tasks.masked import MaskedPretraining
 
 
-class MAEPretraining(Task):
+class MAEPretraining(MaskedPretraining):
     """Trains a masked autoencoder: AdamW, linear lr scaling, warm-up and half-cycle cosine a step (paper Table 8).
 
-    The learning rate is ``base_lr x global_batch_size / 256``; number of steps, length of the schedule and of the
-    warm-up follow from the trainer. Mask noise depends on seed, epoch and sample only, so neither the number of devices
-    nor a resumed run changes a mask.
+    The learning rate is ``base_lr x global_batch_size / 256``.
 
     Args:
         encoder: ``SIZE/PATCH`` such as ``base/16``, a timm name, or explicit sizes.
@@ -60,6 +32,9 @@ class MAEPretraining(Task):
         seed: Seed of the mask noise; linked from the data.
     """
 
+    objective = "mae"
+    title = "masked autoencoder"
+
     def __init__(
         self,
         encoder: str | ViTSize = "base/16",
@@ -71,7 +46,7 @@ class MAEPretraining(Task):
         base_lr: float = 1.5e-4,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
-        warmup_epochs: float = 40,
+        warmup_epochs: float = 40.0,
         init_from: str | None = None,
         *,
         image_size: tuple[int, int] = (224, 224),
@@ -81,109 +56,21 @@ class MAEPretraining(Task):
         global_batch_size: int = 4096,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.encoder_name = encoder
-        self.model = MaskedAutoencoder(
+        model = MaskedAutoencoder(
             encoder, decoder, target, image_size=image_size, num_channels=num_channels, loss_on=loss_on
         )
-        self.sampler = sampler or RandomMasking()
-        self.normalize = Normalization(mean, std)
-        self.mask_ratio, self.num_kept = mask_ratio, num_kept_patches(self.model.num_patches, mask_ratio)
-        self.base_lr, self.weight_decay, self.betas, self.warmup_epochs = base_lr, weight_decay, betas, warmup_epochs
-        self.global_batch_size, self.seed = global_batch_size, seed
-        self.held_out = HeldOutMetrics(self.model)
-        self.origin = "from scratch"
-        if init_from is not None:
-            self.origin = load_pretrained(self.model, init_from)
-
-    # ---------------------------------------------------------------- steps
-
-    def draw_mask(self, index: Int64[Tensor, "batch"], *, seed: int, epoch: int) -> PatchMask:
-        """The masks of these samples in this epoch, whatever the batch, device or process they are in."""
-        noise = sample_noise(index, self.model.num_patches, seed, epoch)
-        return self.sampler(noise, self.model.grid, self.mask_ratio)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's loss; rows marked invalid do not count."""
-        mask = self.draw_mask(batch["index"], seed=self.seed, epoch=self.current_epoch)
-        output = self.model(self.normalize(batch["image"]), mask)
-        valid = batch["valid"].float()
-        loss: Tensor = (output.loss_per_patch.mean(dim=1) * valid).sum() / valid.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Held-out loss under masks that depend on the sample alone, and the trivial predictors' beside it."""
-        images = self.normalize(batch["image"])
-        noise = sample_noise(batch["index"], self.model.num_patches, HELD_OUT_SEED, 0)
-        self.held_out.update(self.model, self.normalize, images, noise, batch["valid"], self.sampler, self.mask_ratio)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the figures of the whole validation set, each sample counted once."""
-        for name, value in self.held_out.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "loss")
-        self.held_out.reset()
-
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "batch dim"]:
-        """Features of the frozen encoder: the mean patch token of each image, all patches seen."""
-        return self.features(batch["image"])
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Float[Tensor, "batch dim"]:
-        """Mean patch token after the final norm, all patches seen; images as the loader gives them."""
-        kept = torch.arange(self.model.num_patches, device=images.device).expand(len(images), -1)
-        tokens = encode_visible(self.model.encoder, self.normalize(images), kept)
-        return tokens[:, -self.model.num_patches :].mean(dim=1)
-
-    # ---------------------------------------------------------------- optimisation
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with the paper's groups; the schedule advances with every optimiser step."""
-        groups = parameter_groups(self.model, self.weight_decay)
-        fused = self.device.type in ("cuda", "cpu")
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
-        return self.scheduled(optimizer)
-
-    # ---------------------------------------------------------------- what it is
-
-    def card(self) -> CheckpointCard:
-        """What a checkpoint of this model says of itself."""
-        encoder = self.encoder_name
-        return CheckpointCard(
-            objective="mae",
-            encoder=encoder if isinstance(encoder, str) else asdict(encoder),
-            decoder=describe(self.model.decoder),
-            target=describe(self.model.target),
-            image_size=self.model.image_size,
-            num_channels=self.model.num_channels,
-            mean=tuple(self.normalize.mean.flatten().tolist()),
-            std=tuple(self.normalize.std.flatten().tolist()),
-            package_version=mae_lightning.__version__,
+        super().__init__(
+            model,
+            encoder,
+            sampler,
+            mask_ratio=mask_ratio,
+            base_lr=base_lr,
+            weight_decay=weight_decay,
+            betas=betas,
+            warmup_epochs=warmup_epochs,
+            init_from=init_from,
+            mean=mean,
+            std=std,
+            global_batch_size=global_batch_size,
+            seed=seed,
         )
-
-    def summary(self) -> dict[str, str]:
-        """Rows of the table that is printed when training starts."""
-        model = self.model
-        count = {name: sum(p.numel() for p in part) for name, part in self._parts().items()}
-        height, width = model.patch_size
-        return {
-            "model": f"masked autoencoder, encoder {self.encoder_name}",
-            "weights": self.origin,
-            "parameters": f"{count['encoder'] / 1e6:.2f} M encoder, {count['decoder'] / 1e6:.2f} M decoder",
-            "masks": f"{self.num_kept} of {model.num_patches} patches of {height} x {width} kept"
-            f" ({type(self.sampler).__name__}, ratio {self.mask_ratio:g})",
-            "target": f"{type(model.target).__name__}, loss on {model.loss_on} patches",
-        }
-
-    def results(self, figures: dict[str, float]) -> dict[str, str]:
-        """The held-out loss over that of the best trivial predictor on the same masks."""
-        trivial = [figures[name] for name in ("val/loss_zero", "val/loss_visible_mean") if name in figures]
-        return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"} if trivial else {}
-
-    def _parts(self) -> dict[str, list[torch.nn.Parameter]]:
-        encoder = list(self.model.encoder.parameters())
-        known = {id(p) for p in encoder}
-        return {"encoder": encoder, "decoder": [p for p in self.model.parameters() if id(p) not in known]}

@@ -60,7 +60,9 @@ def test_vit_equals_the_official_mapping(encoder, pool):
     assert ours(model, lr=1e-3, weight_decay=0.05, layer_decay=0.65) == approx(expected)
 
 
-def test_swin_equals_the_official_mapping():
-    model = build_classifier("swin_tiny_patch4_window7_224", num_classes=7, image_size=(64, 64), num_channels=3)
+@pytest.mark.parametrize("encoder", ["swin_tiny_patch4_window7_224", "swin-nano/2"])
+def test_swin_equals_the_official_mapping(encoder):
+    """Blocks are counted over all stages, whatever their number."""
+    model = build_classifier(encoder, num_classes=7, image_size=(64, 64), num_channels=3)
     expected = official_swin_groups(model, 1e-3, 0.05, 0.9)
     assert ours(model, lr=1e-3, weight_decay=0.05, layer_decay=0.9) == approx(expected)

@@ -1,0 +1,105 @@
+"""What masked autoencoders and SimMIM have in common: patches are hidden, predicted, and compared with a target."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Set as AbstractSet
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mae_lightning.models.masking import PatchMask, gather_tokens, place_tokens
+from mae_lightning.models.patches import patch_grid, patchify, unpatchify
+from mae_lightning.models.targets import Target
+
+
+class MaskedOutput(NamedTuple):
+    """What a training step needs, for the patches that the loss counts.
+
+    Attributes:
+        loss_per_patch: ``batch predicted``, at least float32; the loss is its mean over the images that count.
+        prediction: ``batch predicted output``, in the same order.
+    """
+
+    loss_per_patch: Tensor
+    prediction: Tensor
+
+
+class MaskedModel(nn.Module, ABC):
+    """Predicts the hidden patches of an image.
+
+    Args:
+        target: What predictions are compared with.
+        image_size: Height and width in pixels.
+        num_channels: Channels of an image.
+        patch_size: Height and width of what is hidden or seen as a whole, in pixels.
+        loss_on: Whether masked patches alone are predicted, or all, in their natural order.
+
+    Attributes:
+        encoder: What is kept when pretraining is over.
+        decoder: What turns its features into predictions.
+
+    Raises:
+        ValueError: The images are not a whole number of patches.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        image_size: tuple[int, int],
+        num_channels: int,
+        patch_size: tuple[int, int],
+        loss_on: Literal["masked", "all"] = "masked",
+    ) -> None:
+        super().__init__()
+        self.image_size, self.num_channels, self.loss_on = image_size, num_channels, loss_on
+        self.patch_size, self.grid = patch_size, patch_grid(image_size, patch_size)
+        self.num_patches = self.grid[0] * self.grid[1]
+        self.target = target
+
+    def forward(self, images: Float[Tensor, "batch channel height width"], mask: PatchMask) -> MaskedOutput:
+        """Loss and prediction for normalised images; the loss is at least float32, also under autocast."""
+        patches = self.patches(images)
+        prediction = self._predict(patches, mask)
+        compared = patches if self.loss_on == "all" else gather_tokens(patches, mask.masked)
+        with torch.autocast(images.device.type, enabled=False):
+            target = self.target(_at_least_float32(compared))
+            loss_per_patch = self.target.loss(_at_least_float32(prediction), target)
+        return MaskedOutput(loss_per_patch, prediction)
+
+    def predict(
+        self, images: Float[Tensor, "batch channel height width"], mask: PatchMask
+    ) -> Float[Tensor, "batch patch output"]:
+        """Prediction for every place of the grid, for pictures; zero at places that the model does not predict."""
+        prediction = self(images, mask).prediction  # through forward, where compilation and sharding take hold
+        return prediction if self.loss_on == "all" else place_tokens(prediction, mask.masked, self.num_patches)
+
+    def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch pixel"]:
+        """Images as flat patches of this model's size."""
+        return patchify(images, self.patch_size)
+
+    def images(self, patches: Float[Tensor, "batch patch pixel"]) -> Float[Tensor, "batch channel height width"]:
+        """Flat patches as images again."""
+        return unpatchify(patches, self.patch_size, self.grid, self.num_channels)
+
+    @abstractmethod
+    def features(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
+        """Mean patch token after the encoder's final norm, nothing hidden; images are normalised."""
+
+    def no_weight_decay(self) -> AbstractSet[str]:
+        """Names of parameters that do not decay, beside biases and norms."""
+        return set()
+
+    @abstractmethod
+    def _predict(
+        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
+    ) -> Float[Tensor, "batch predicted output"]:
+        """Predictions for the masked patches in their order, or for all in natural order if the loss counts all."""
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

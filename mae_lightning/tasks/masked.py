@@ -1,0 +1,174 @@
+"""Masked pretraining: what masked autoencoders and SimMIM share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+import mae_lightning
+from mae_lightning.data import Batch
+from mae_lightning.models import (
+    MaskedModel,
+    MaskSampler,
+    Normalization,
+    PatchMask,
+    RandomMasking,
+    SwinSize,
+    ViTSize,
+    num_kept_patches,
+    sample_noise,
+)
+from mae_lightning.optim import parameter_groups
+from mae_lightning.tasks.held_out import HeldOutMetrics
+from mae_lightning.tasks.task import Task
+from mae_lightning.weights import CheckpointCard, describe, load_pretrained
+
+HELD_OUT_SEED = 0
+"""Seed of the masks on held-out images: fixed for every run, so that their losses compare."""
+
+
+class MaskedPretraining(Task):
+    """Hides patches of images and trains a model to predict them.
+
+    Number of steps, length of the schedule and of the warm-up follow from the trainer. Mask noise depends on seed,
+    epoch and sample only, so neither the number of devices nor a resumed run changes a mask.
+
+    Args:
+        model: What predicts.
+        encoder: The encoder as the user asked for it, for the checkpoint's card.
+        sampler: How patches are chosen for masking; by default uniformly at random.
+        mask_ratio: Share of the patches to hide; int(patches x (1 - ratio)) are kept.
+        base_lr: Learning rate for a global batch of ``images_per_base_lr`` images.
+        weight_decay: AdamW's decay, not applied to biases, norms and what the model names.
+        betas: AdamW's decay rates of the first and second moment.
+        warmup_epochs: Epochs over which the learning rate rises linearly from zero.
+        init_from: Checkpoint whose weights to start from.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        global_batch_size: Images an optimiser step over all devices.
+        seed: Seed of the mask noise.
+
+    Attributes:
+        objective: The word for it in checkpoints.
+        title: The words for it in tables.
+    """
+
+    objective: ClassVar[str]
+    title: ClassVar[str]
+    model: MaskedModel
+
+    def __init__(
+        self,
+        model: MaskedModel,
+        encoder: str | ViTSize | SwinSize,
+        sampler: MaskSampler | None,
+        *,
+        mask_ratio: float,
+        base_lr: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        warmup_epochs: float,
+        init_from: str | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        global_batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.encoder_name, self.model = encoder, model
+        self.sampler = sampler or RandomMasking()
+        self.normalize = Normalization(mean, std)
+        self.mask_ratio, self.num_kept = mask_ratio, num_kept_patches(model.num_patches, mask_ratio)
+        self.base_lr, self.weight_decay, self.betas, self.warmup_epochs = base_lr, weight_decay, betas, warmup_epochs
+        self.global_batch_size, self.seed = global_batch_size, seed
+        self.held_out = HeldOutMetrics(model)
+        self.origin = "from scratch" if init_from is None else load_pretrained(model, init_from)
+
+    # ---------------------------------------------------------------- steps
+
+    def draw_mask(self, index: Int64[Tensor, "batch"], *, seed: int, epoch: int) -> PatchMask:
+        """The masks of these samples in this epoch, whatever the batch, device or process they are in."""
+        noise = sample_noise(index, self.model.num_patches, seed, epoch)
+        return self.sampler(noise, self.model.grid, self.mask_ratio)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's loss; rows marked invalid do not count."""
+        mask = self.draw_mask(batch["index"], seed=self.seed, epoch=self.current_epoch)
+        output = self.model(self.normalize(batch["image"]), mask)
+        valid = batch["valid"].float()
+        loss: Tensor = (output.loss_per_patch.mean(dim=1) * valid).sum() / valid.sum().clamp(min=1)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Held-out loss under masks that depend on the sample alone, and the trivial predictors' beside it."""
+        images = self.normalize(batch["image"])
+        noise = sample_noise(batch["index"], self.model.num_patches, HELD_OUT_SEED, 0)
+        self.held_out.update(self.model, self.normalize, images, noise, batch["valid"], self.sampler, self.mask_ratio)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures of the whole validation set, each sample counted once."""
+        for name, value in self.held_out.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss")
+        self.held_out.reset()
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "batch dim"]:
+        """Features of the frozen encoder: the mean patch token of each image, all patches seen."""
+        return self.features(batch["image"])
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Float[Tensor, "batch dim"]:
+        """Mean patch token after the final norm, all patches seen; images as the loader gives them."""
+        return self.model.features(self.normalize(images))
+
+    # ---------------------------------------------------------------- optimisation
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with the papers' groups; the schedule advances with every optimiser step."""
+        groups = parameter_groups(self.model, self.weight_decay, self.model.no_weight_decay())
+        fused = self.device.type in ("cuda", "cpu")
+        return self.scheduled(torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused))
+
+    # ---------------------------------------------------------------- what it is
+
+    def card(self) -> CheckpointCard:
+        """What a checkpoint of this model says of itself."""
+        encoder = self.encoder_name
+        return CheckpointCard(
+            objective=self.objective,
+            encoder=encoder if isinstance(encoder, str) else asdict(encoder),
+            decoder=describe(self.model.decoder),
+            target=describe(self.model.target),
+            image_size=self.model.image_size,
+            num_channels=self.model.num_channels,
+            mean=tuple(self.normalize.mean.flatten().tolist()),
+            std=tuple(self.normalize.std.flatten().tolist()),
+            package_version=mae_lightning.__version__,
+        )
+
+    def summary(self) -> dict[str, str]:
+        """Rows of the table that is printed when training starts."""
+        model = self.model
+        encoder = sum(p.numel() for p in model.encoder.parameters())
+        decoder = sum(p.numel() for p in model.parameters()) - encoder
+        height, width = model.patch_size
+        return {
+            "model": f"{self.title}, encoder {self.encoder_name}",
+            "weights": self.origin,
+            "parameters": f"{encoder / 1e6:.2f} M encoder, {decoder / 1e6:.2f} M decoder",
+            "masks": f"{self.num_kept} of {model.num_patches} patches of {height} x {width} kept"
+            f" ({type(self.sampler).__name__}, ratio {self.mask_ratio:g})",
+            "target": f"{type(model.target).__name__}, loss on {model.loss_on} patches",
+        }
+
+    def results(self, figures: dict[str, float]) -> dict[str, str]:
+        """The held-out loss over that of the best trivial predictor on the same masks."""
+        trivial = [figures[name] for name in ("val/loss_zero", "val/loss_visible_mean") if name in figures]
+        return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"} if trivial else {}
