@@ -5,6 +5,7 @@ from mae_lightning.callbacks.defaults import default_callbacks
 from mae_lightning.callbacks.ema import WeightEMA
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
+from mae_lightning.callbacks.resumed import ResumedValidation
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
@@ -13,6 +14,7 @@ __all__ = [
     "ConfusionMatrix",
     "KNNProbe",
     "ReconstructionPictures",
+    "ResumedValidation",
     "RunSummary",
     "SkippedSamples",
     "Throughput",

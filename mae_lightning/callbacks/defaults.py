@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
+from mae_lightning.callbacks.resumed import ResumedValidation
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
@@ -35,6 +36,7 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         RunSummary(run_dir, next_recipe),
         Throughput(),
         SkippedSamples(),
+        ResumedValidation(),
     ]
     if isinstance(task, MaskedPretraining):
         callbacks += [ReconstructionPictures(run_dir / "pictures"), KNNProbe()]

@@ -14,7 +14,14 @@ from mae_lightning import __version__
 from mae_lightning.cli.secrets import redact
 from mae_lightning.cli.settings import flattened
 
-DECISIVE = ("model.", "data.class_path", "data.image_size", "data.global_batch_size", "data.seed", "data.augmentation")
+DECISIVE = (
+    "model.",
+    "data.class_path",
+    "data.image_size",
+    "data.global_batch_size",
+    "seed_everything",
+    "data.augmentation",
+)
 """The settings that a run cannot change half-way without becoming another run."""
 
 
@@ -50,6 +57,7 @@ def plain_settings(config: Namespace, derived: Collection[str]) -> dict[str, Any
     settings: dict[str, Any] = redact(_plain(given))
     arguments = settings["model"].get("init_args") or {}
     settings["model"]["init_args"] = {name: value for name, value in arguments.items() if name not in derived}
+    (settings["data"].get("init_args") or {}).pop("seed", None)  # seed_everything says it
     return settings
 
 

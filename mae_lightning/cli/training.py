@@ -84,6 +84,7 @@ class TrainingCLI(LightningCLI):
         parser.add_class_arguments(Run, "run")
         if self.command != "fit":
             parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to use; the run's last one by default")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_number)
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -103,7 +104,13 @@ class TrainingCLI(LightningCLI):
     # ---------------------------------------------------------------- objects
 
     def before_instantiate_classes(self) -> None:
-        """Settles the run's folder and what happens there, before anything expensive."""
+        """Settles the run's folder and what happens there, before anything expensive.
+
+        Raises:
+            ValueError: The data was given a seed of its own.
+        """
+        if "data.seed" in self.given:
+            raise ValueError("data.init_args.seed follows seed_everything; set --seed_everything instead")
         settings = self.config.run
         settings.name = settings.name or default_name(self.configs, configs_folder())
         self.run_settings = Run(**settings.as_dict())
@@ -202,6 +209,11 @@ class TrainingCLI(LightningCLI):
             raise FileNotFoundError(f"checkpoint {path} does not exist; train with fit first, or give --ckpt_path=FILE")
         rank_zero_only(print)(f"{self.command}: {path if path.is_file() else init_from}", flush=True)
         return str(path) if path.is_file() else None
+
+
+def _whole_number(seed: bool | int) -> int:
+    """What LightningCLI takes a seed for; true and false ask for the default or none."""
+    return int(seed)
 
 
 def with_durable_checkpoints(configured: Any) -> list[Any]:

@@ -43,6 +43,9 @@ COMMANDS = {
         "mae_lightning.commands.inspect", "Say what a checkpoint is and what can be done with it", "Models"
     ),
     "convert": Command("mae_lightning.commands.convert", "Write weights in another format, checked", "Models"),
+    "compare": Command(
+        "mae_lightning.commands.compare", "Compare two sets of runs with the same seeds, with an interval", "Models"
+    ),
     "pack": Command("mae_lightning.commands.pack", "Make shards of images, wherever they lie", "Data"),
     "unpack": Command("mae_lightning.commands.unpack", "Make files of shards again", "Data"),
     "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),

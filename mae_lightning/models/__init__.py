@@ -4,12 +4,14 @@ from mae_lightning.models.classifier import Classifier, Pool, build_classifier, 
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
 from mae_lightning.models.encoder import build_encoder, encode_visible
 from mae_lightning.models.mae import MaskedAutoencoder
+from mae_lightning.models.mask_patterns import BlockMasking, GridMasking
 from mae_lightning.models.masked import MaskedModel, MaskedOutput
 from mae_lightning.models.masking import (
     MaskSampler,
     PatchMask,
     RandomMasking,
     gather_tokens,
+    more_noise,
     num_kept_patches,
     place_tokens,
     sample_noise,
@@ -27,8 +29,10 @@ __all__ = [
     "SIZES",
     "SWIN_SIZES",
     "AbsolutePixels",
+    "BlockMasking",
     "Classifier",
     "Decoder",
+    "GridMasking",
     "MaskSampler",
     "MaskedAutoencoder",
     "MaskedModel",
@@ -53,6 +57,7 @@ __all__ = [
     "gather_tokens",
     "has_drop_path",
     "is_swin",
+    "more_noise",
     "num_kept_patches",
     "patch_grid",
     "patchify",

@@ -20,10 +20,12 @@ class PatchMask:
     Attributes:
         kept: Indices of the patches that the encoder sees, ascending.
         masked: Indices of all other patches, ascending.
+        noise: What the mask was drawn from, for choices that a model makes beyond it; None where there was none.
     """
 
     kept: Int64[Tensor, "batch kept"]
     masked: Int64[Tensor, "batch masked"]
+    noise: Float[Tensor, "batch patch"] | None = None
 
     @property
     def is_masked(self) -> Bool[Tensor, "batch patch"]:
@@ -41,7 +43,15 @@ class PatchMask:
         """
         num_kept = num_kept_patches(noise.shape[1], mask_ratio)
         order = noise.argsort(dim=1, stable=True)
-        return cls(kept=order[:, :num_kept].sort(dim=1).values, masked=order[:, num_kept:].sort(dim=1).values)
+        return cls(order[:, :num_kept].sort(dim=1).values, order[:, num_kept:].sort(dim=1).values, noise)
+
+    @classmethod
+    def from_hidden(
+        cls, hidden: Bool[Tensor, "batch patch"], num_kept: int, noise: Float[Tensor, "batch patch"] | None = None
+    ) -> "PatchMask":
+        """The mask that hides these patches; every image keeps ``num_kept``, which the caller sees to."""
+        order = hidden.to(torch.uint8).argsort(dim=1, stable=True)
+        return cls(order[:, :num_kept], order[:, num_kept:], noise)
 
 
 def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
@@ -90,7 +100,23 @@ def sample_noise(
         epoch: Number of the epoch; a constant gives every epoch the same noise.
     """
     stream = _hash(_hash(_hash(torch.full_like(index, seed)) ^ epoch) ^ index)
-    counter = torch.arange(num_patches, device=index.device)
+    return _uniform(stream, num_patches)
+
+
+def more_noise(noise: Float[Tensor, "batch patch"], count: int) -> Float32[Tensor, "batch {count}"]:
+    """Further uniform noise in [0, 1) that follows from the given noise alone, for more choices than patches.
+
+    An image's first four values, 96 bits of :func:`sample_noise`, are hashed into the state of another stream.
+    """
+    stream = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
+    for values in noise[:, :4].unbind(dim=1):
+        stream = _hash(stream ^ (values * 2**_MANTISSA_BITS).long())
+    return _uniform(stream, count)
+
+
+def _uniform(stream: Int64[Tensor, "batch"], count: int) -> Float32[Tensor, "batch {count}"]:
+    """The stream's first values as multiples of 2^-24."""
+    counter = torch.arange(count, device=stream.device)
     bits = _hash(stream.unsqueeze(1) + counter * _WEYL)
     return _shift_right(bits, 64 - _MANTISSA_BITS).float() * 0.5**_MANTISSA_BITS
 
@@ -126,7 +152,10 @@ class MaskSampler(ABC):
 
 
 class RandomMasking(MaskSampler):
-    """Uniformly at random without replacement, image by image (paper Section 3, masking)."""
+    """Uniformly at random without replacement, image by image (paper Section 3, masking).
+
+    The masks of one sample nest: what is hidden at one ratio is hidden at every higher ratio.
+    """
 
     def __call__(self, noise: Float[Tensor, "batch patch"], grid: tuple[int, int], mask_ratio: float) -> PatchMask:
         return PatchMask.from_noise(noise, mask_ratio)

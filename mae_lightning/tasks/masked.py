@@ -19,7 +19,6 @@ from mae_lightning.models import (
     RandomMasking,
     SwinSize,
     ViTSize,
-    num_kept_patches,
     sample_noise,
 )
 from mae_lightning.optim import parameter_groups
@@ -82,7 +81,9 @@ class MaskedPretraining(Task):
         self.encoder_name, self.model = encoder, model
         self.sampler = sampler or RandomMasking()
         self.normalize = Normalization(mean, std)
-        self.mask_ratio, self.num_kept = mask_ratio, num_kept_patches(model.num_patches, mask_ratio)
+        self.mask_ratio = mask_ratio
+        first = torch.zeros(1, dtype=torch.int64)
+        self.num_kept = self.draw_mask(first, seed=seed, epoch=0).kept.shape[1]  # fails here, before any data is read
         self.base_lr, self.weight_decay, self.betas, self.warmup_epochs = base_lr, weight_decay, betas, warmup_epochs
         self.global_batch_size, self.seed = global_batch_size, seed
         self.held_out = HeldOutMetrics(model)

@@ -1,6 +1,7 @@
 """What pretraining and classification share: lr after the batch size, one schedule, a card in every checkpoint."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ class Task(LightningModule, ABC):
         base_lr: Learning rate for a global batch of ``images_per_base_lr`` images.
         images_per_base_lr: 256 in the papers; SimMIM states its rates per 512.
         min_lr: The learning rate at the end of the cosine.
-        warmup_epochs: Epochs over which the learning rate rises linearly from zero.
+        warmup_epochs: Epochs over which the learning rate rises linearly from zero; none in a trial of a few batches.
+        origin: Where the weights come from, in words.
         global_batch_size: Images an optimiser step over all devices.
     """
 
@@ -30,6 +32,7 @@ class Task(LightningModule, ABC):
     min_lr: float = 0.0
     warmup_epochs: float
     global_batch_size: int
+    origin: str
 
     # ---------------------------------------------------------------- optimisation
 
@@ -56,7 +59,7 @@ class Task(LightningModule, ABC):
         """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step."""
         scheduler = warmup_cosine(
             optimizer,
-            warmup_steps=round(self.warmup_epochs * self.steps_per_epoch),
+            warmup_steps=0 if self.trainer.fast_dev_run else round(self.warmup_epochs * self.steps_per_epoch),
             total_steps=int(self.trainer.estimated_stepping_batches),
             min_lr_ratio=self.min_lr / self.lr,
         )
@@ -88,4 +91,4 @@ class Task(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the card to every checkpoint."""
-        checkpoint[CARD_KEY] = self.card().to_dict()
+        checkpoint[CARD_KEY] = replace(self.card(), started_from=self.origin).to_dict()

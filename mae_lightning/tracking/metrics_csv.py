@@ -1,6 +1,7 @@
 """metrics.csv: one row a logged step, kept when a run goes on."""
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 class AppendingWriter(ExperimentWriter):
     """Lightning's writer, which deletes an earlier file; this one goes on from it.
 
-    The first row written decides where: earlier rows from that step on belong to work that was lost and is done again.
+    The first row written decides where: later rows, and those of its step with the same figures, belong to work that
+    was lost and is done again.
     """
 
     def _check_log_dir_exists(self) -> None:
@@ -26,8 +28,8 @@ class AppendingWriter(ExperimentWriter):
             rows = list(reader)
         return list(reader.fieldnames or []), rows
 
-    def forget_from(self, step: int) -> None:
-        """Drops the earlier rows of this step and later ones."""
+    def forget_from(self, step: int, figures: Collection[str]) -> None:
+        """Drops the rows after this step, and of this step those that hold any of the figures."""
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
@@ -35,7 +37,10 @@ class AppendingWriter(ExperimentWriter):
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) < step)
+            for row in rows:
+                at = int(row["step"])
+                if at < step or (at == step and not any(row.get(name) for name in figures)):
+                    writer.writerow(row)
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: the run's config.yaml holds them."""
@@ -62,7 +67,7 @@ class MetricsCSV(CSVLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Records a row; the first one after a resume replaces the rows of lost work."""
         if _is_first_process() and step is not None and not getattr(self, "_started", False):
-            self.experiment.forget_from(step)
+            self.experiment.forget_from(step, set(metrics) - {"epoch"})
             self._started = True
         super().log_metrics(metrics, step)
 

@@ -115,6 +115,10 @@ def test_arguments_beside_class_path(cli: Callable, here: Path) -> None:
         ("--model.init_args.warmup_epochs=some", "model.init_args.warmup_epochs: expected a number, not 'some'"),
         ("--model.init_args.loss_on=visible", "model.init_args.loss_on: expected 'masked' or 'all', not 'visible'"),
         ("--run.resume=maybe", "run.resume: expected 'auto' or 'must' or 'never', not 'maybe'"),
+        (
+            "--data.init_args.seed=4",
+            "data.init_args.seed follows seed_everything; set --seed_everything instead",
+        ),
         ("--seed_everything=x", "seed_everything: expected true or false or an integer, not 'x'"),
         (
             "--data.init_args.augmentation=5",

@@ -90,28 +90,31 @@ def test_the_folder_is_below_the_folder_of_runs() -> None:
 
 SAVED = """
 model: {class_path: M, init_args: {ratio: 0.75, gone: 1}}
-data: {class_path: D, init_args: {seed: 0, num_workers: 2}}
+data: {class_path: D, init_args: {image_size: 28, num_workers: 2}}
+seed_everything: 0
 trainer: {max_epochs: 3}
 """
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "change"),
+    ("model", "data", "seed", "change"),
     [
-        ({"ratio": 0.75}, {"seed": 0}, None),
-        ({"ratio": 0.75, "new": 2}, {"seed": 0, "num_workers": 0}, None),
-        ({"ratio": 0.5}, {"seed": 0}, "model.ratio was 0.75, is now 0.5"),
-        ({"ratio": 0.75}, {"seed": 1}, "data.seed was 0, is now 1"),
+        ({"ratio": 0.75}, {"image_size": 28}, 0, None),
+        ({"ratio": 0.75, "new": 2}, {"image_size": 28, "num_workers": 0}, 0, None),
+        ({"ratio": 0.5}, {"image_size": 28}, 0, "model.ratio was 0.75, is now 0.5"),
+        ({"ratio": 0.75}, {"image_size": 32}, 0, "data.image_size was 28, is now 32"),
+        ({"ratio": 0.75}, {"image_size": 28}, 1, "seed_everything was 0, is now 1"),
     ],
 )
 def test_decisive_changes_are_found_and_others_are_not(
-    tmp_path: Path, model: dict[str, float], data: dict[str, int], change: str | None
+    tmp_path: Path, model: dict[str, float], data: dict[str, int], seed: int, change: str | None
 ) -> None:
     (tmp_path / "config.yaml").write_text(SAVED)
     now = {
         "model": {"class_path": "M", "init_args": model},
         "data": {"class_path": "D", "init_args": data},
         "trainer": {"max_epochs": 9},
+        "seed_everything": seed,
     }
     assert first_change(tmp_path / "config.yaml", now) == change
     assert first_change(tmp_path / "nothing.yaml", now) is None

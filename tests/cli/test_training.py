@@ -79,6 +79,12 @@ def test_the_saved_config_validates_the_run(cli: Callable, trained: tuple[str, .
     assert (RUN / "metrics.csv").read_text() == before
 
 
+def test_one_seed_serves_the_order_and_the_masks(cli: Callable, small: tuple[str, ...]) -> None:
+    assert cli("fit", *small, "--seed_everything=5").code == 0
+    assert torch.load(RUN / LAST_CHECKPOINT, weights_only=True)["ShardDataModule"]["recipe"]["seed"] == 5
+    assert "seed" not in yaml.safe_load((RUN / "config.yaml").read_text())["data"]["init_args"]
+
+
 def test_damaged_checkpoint(cli: Callable, trained: tuple[str, ...]) -> None:
     (RUN / LAST_CHECKPOINT).write_bytes(b"no checkpoint")
     outcome = cli("fit", *trained)

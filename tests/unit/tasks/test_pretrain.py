@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mae_lightning.models import NormalizedPixels, PatchMask, TransformerDecoder, sample_noise
+from mae_lightning.models import GridMasking, NormalizedPixels, PatchMask, TransformerDecoder, sample_noise
 from mae_lightning.tasks import MAEPretraining
 from mae_lightning.tasks.held_out import HeldOutMetrics
 
@@ -122,3 +122,9 @@ def test_features_are_the_mean_patch_token():
     images = batch(3)["image"]
     tokens = one.model.encoder.forward_features(one.normalize(images))
     torch.testing.assert_close(one.features(images), tokens[:, 1:].mean(1))
+
+
+def test_a_ratio_that_the_sampler_cannot_honour_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"^grid masking .* mask_ratio must be 0.75, not 0.6$"):
+        task(sampler=GridMasking(), mask_ratio=0.6)
+    assert task(sampler=GridMasking()).num_kept == 6

@@ -1,0 +1,71 @@
+"""What a run left in its folder: its config and its figures."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mae_lightning.weights import read_checkpoint
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: The run's folder.
+        config: What was set.
+        rows: The logged steps, oldest first; figures by name.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    rows: list[dict[str, float]]
+
+    @property
+    def seed(self) -> int:
+        """Of everything that is drawn."""
+        return int(self.config["seed_everything"])
+
+    def last(self, metric: str) -> float:
+        """A figure's last value.
+
+        Raises:
+            ValueError: The run has no such figure; names those that it has.
+        """
+        for row in reversed(self.rows):
+            if metric in row:
+                return row[metric]
+        known = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
+        raise ValueError(f"{self.folder} has no {metric}; it has {', '.join(known) or 'no figures yet'}")
+
+    def check_complete(self) -> None:
+        """Makes sure that the run came to its end.
+
+        Raises:
+            ValueError: It did not; says how far it came.
+        """
+        wanted = self.config["trainer"].get("max_epochs")
+        content = read_checkpoint(self.folder / "checkpoints/last.ckpt")
+        done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        if wanted is not None and 0 <= done < wanted:
+            raise ValueError(
+                f"{self.folder} stopped after {done} of {wanted} epochs; run its command again to finish it"
+            )
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Reads a run's folder.
+
+    Raises:
+        FileNotFoundError: It is not the folder of a run.
+    """
+    config, metrics = folder / "config.yaml", folder / "metrics.csv"
+    for path in (config, metrics):
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} is no run's folder: it has no {path.name}")
+    with metrics.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return RunRecord(folder, yaml.safe_load(config.read_text()), rows)
