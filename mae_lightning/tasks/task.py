@@ -57,9 +57,10 @@ class Task(LightningModule, ABC):
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRSchedulerConfig:
         """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step."""
+        is_trial = bool(getattr(self.trainer, "fast_dev_run", False))  # set outside of the constructor: unknown to mypy
         scheduler = warmup_cosine(
             optimizer,
-            warmup_steps=0 if self.trainer.fast_dev_run else round(self.warmup_epochs * self.steps_per_epoch),
+            warmup_steps=0 if is_trial else round(self.warmup_epochs * self.steps_per_epoch),
             total_steps=int(self.trainer.estimated_stepping_batches),
             min_lr_ratio=self.min_lr / self.lr,
         )

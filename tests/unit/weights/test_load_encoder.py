@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,8 +29,15 @@ def task(tmp_path, monkeypatch):
     return task
 
 
-def test_the_documented_example_runs(task):
-    documented = load_encoder.__doc__.split("Example::")[1].split("Args:")[0]
+README = Path(__file__).parents[3] / "README.md"
+
+
+@pytest.mark.parametrize("where", ["docstring", "README"])
+def test_the_documented_example_runs(task, where):
+    if where == "docstring":
+        documented = load_encoder.__doc__.split("Example::")[1].split("Args:")[0]
+    else:
+        (documented,) = re.findall(r"```python\n(import timm\n.*?)```", README.read_text(), re.DOTALL)
     picture = Image.radial_gradient("L").convert("RGB")
     names = {"picture": picture}
     with torch.no_grad():
