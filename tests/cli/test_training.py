@@ -124,7 +124,8 @@ trainer:
   - class_path: lightning.pytorch.callbacks.Timer
     init_args: {duration: {hours: 1}}
   logger: false
-data: {init_args: {image_size: [32, 28], seed: 5}}
+seed_everything: 5
+data: {init_args: {image_size: [32, 28]}}
 """
 
 PROBE = """
