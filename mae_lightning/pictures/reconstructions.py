@@ -1,5 +1,6 @@
-"""What a masked model makes of images that it sees only in part (paper Figure 2)."""
+"""What a masked model makes of images that it sees only in part (paper Figures 2 and 4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mae_lightning.models import MaskedModel, Normalization, PatchMask
+from mae_lightning.models import MaskedModel, Normalization, PatchMask, num_kept_patches
 
 GREY = 0.5
 """Value shown where a patch is hidden, in units of 0 to 1."""
@@ -22,6 +23,7 @@ class Reconstructions:
         masked: Hidden patches grey.
         reconstruction: What the model predicts; visible patches, on which it is not trained, grey.
         pasted: The reconstruction of the hidden patches among the visible patches of the image.
+        loss: Of each image, the target's loss over its hidden patches, as in training.
         mode: How the prediction was brought back to pixels.
     """
 
@@ -29,15 +31,16 @@ class Reconstructions:
     masked: Float[Tensor, "batch channel height width"]
     reconstruction: Float[Tensor, "batch channel height width"]
     pasted: Float[Tensor, "batch channel height width"]
+    loss: Float[Tensor, "batch"]
     mode: str
 
     def columns(self) -> dict[str, Float[Tensor, "batch channel height width"]]:
         """The images by the title of their column."""
         return {
-            "original": self.original,
             "masked": self.masked,
             "reconstruction": self.reconstruction,
             "with visible patches": self.pasted,
+            "original": self.original,
         }
 
 
@@ -60,8 +63,9 @@ def reconstruct(
             the visible patches around it, or the hidden truth itself, which the label then says.
     """
     truth = model.patches(images)
-    prediction = model.predict(images, mask)
-    pixels = model.target.to_pixels(prediction.float(), truth, mask, model.grid, model.patch_size, statistics)
+    prediction = model.predict(images, mask).float()
+    loss = model.target.loss(prediction, model.target(truth)).gather(1, mask.masked).mean(dim=1)
+    pixels = model.target.to_pixels(prediction, truth, mask, model.grid, model.patch_size, statistics)
     hidden = mask.is_masked.unsqueeze(-1)
     grey = normalize(torch.full_like(images, GREY))
     grey_patches = model.patches(grey)
@@ -72,4 +76,35 @@ def reconstruct(
         "pasted": torch.where(hidden, pixels, truth),
     }
     pictures = {name: normalize.undo(model.images(patches)).clamp(0, 1) for name, patches in shown.items()}
-    return Reconstructions(**pictures, mode=model.target.pixel_modes[statistics])
+    return Reconstructions(**pictures, loss=loss, mode=model.target.pixel_modes[statistics])
+
+
+def ratio_series(
+    model: MaskedModel,
+    normalize: Normalization,
+    images: Float[Tensor, "batch channel height width"],
+    noise: Float[Tensor, "batch patch"],
+    ratios: Sequence[float],
+    statistics: Literal["visible", "truth"] = "visible",
+) -> dict[float, Reconstructions]:
+    """The same images at several mask ratios (paper Figure 4); what is hidden at one is hidden at every higher one.
+
+    Args:
+        model: The masked autoencoder or SimMIM.
+        normalize: The normalisation that it was trained with.
+        images: Normalised images.
+        noise: What the masks are drawn from.
+        ratios: Shares of the patches to hide; those that would leave nothing to see, or nothing to hide, are left out.
+        statistics: As :func:`reconstruct`.
+    """
+    masks = {ratio: PatchMask.from_noise(noise, ratio) for ratio in ratios if is_possible(model.num_patches, ratio)}
+    return {ratio: reconstruct(model, normalize, images, mask, statistics) for ratio, mask in masks.items()}
+
+
+def is_possible(num_patches: int, mask_ratio: float) -> bool:
+    """Whether a ratio leaves a patch to keep and one to hide."""
+    try:
+        num_kept_patches(num_patches, mask_ratio)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,72 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mae_lightning.commands.figures import NAMES
+from mae_lightning.tasks import Classification
+
+CALLBACK = (
+    "--trainer.callbacks+=mae_lightning.callbacks.FigurePictures",
+    "--trainer.callbacks.which=[filters,features]",
+)
+FEW = ("--num-images", "2", "--num-statistics", "4", "--num-neighbours", "2", "--device", "cpu")
+
+
+def test_every_figure_of_a_run_and_one_page(cli, here, small, shard):
+    trained = cli("fit", *small, "--run.name=mine", *CALLBACK)
+    assert trained.code == 0, trained.err
+    drawn = sorted(path.name for path in (here / "runs/mine/pictures").glob("f*.png"))
+    assert drawn == ["features-step0000002.png", "filters-step0000002.png"]
+
+    outcome = cli("figures", "runs/mine/checkpoints/last.ckpt", f"--data={shard}", "--out=out", "--html", *FEW)
+    assert outcome.code == 0, outcome.err
+    expected = {f"{name}{suffix}" for name in NAMES for suffix in (".png", ".svg")} | {"index.html"}
+    assert {path.name for path in (here / "out").iterdir()} == expected
+    text = (here / "out/index.html").read_text()
+    assert "not drawn" not in outcome.out + text.lower()
+    linked = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\s\"'>]{1,20})|url\(([^)]{1,20})", text)
+    assert all(target.startswith(("data:image/png", "#")) for pair in linked for target in pair if target)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    assert text.count("data:image/png") == len(NAMES) - 1 + 8  # a slider over eight ratios
+
+
+@pytest.fixture
+def classifier(here):
+    """An encoder without a decoder, and images in folders."""
+    for label, level in enumerate((80, 160)):
+        for number in range(3):
+            folder = here / "images" / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((16, 16), level + number, np.uint8)).save(folder / f"{number}.png")
+    task = Classification(encoder="nano/4", num_classes=2, image_size=(16, 16), num_channels=1, mean=(0.5,), std=(0.2,))
+    torch.save({"state_dict": task.state_dict(), "mae_lightning": task.card().to_dict()}, here / "classifier.ckpt")
+    return "classifier.ckpt"
+
+
+def test_an_encoder_alone_draws_what_it_can_and_says_why_not(cli, here, classifier):
+    outcome = cli("figures", classifier, "--data", "images", "--out", "out", *FEW)
+    assert outcome.code == 0, outcome.err
+    refused = {line.split(": ")[0]: line for line in outcome.out.splitlines() if ": not drawn: " in line}
+    assert set(refused) == {"reconstructions", "ratios", "curves"}
+    assert "without a decoder" in refused["ratios"]
+    assert "name runs with --runs" in refused["curves"]
+    assert {path.stem for path in (here / "out").iterdir()} == set(NAMES) - set(refused)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--which", "ratios"], "no figure could be drawn: ratios: classifier.ckpt holds"),
+        (["--keys", "class0/0", "class9/0"], "images has no sample 'class9/0'; its keys are such as 'class0/0'"),
+        (["--num-images", "0"], "--num-images 0: at least 1"),
+        (["--which", "curves", "--runs", "."], ". is no run's folder: it has no config.yaml"),
+    ],
+)
+def test_mistakes_are_one_line(cli, classifier, arguments, message):
+    outcome = cli("figures", classifier, "--data", "images", "--out", "out", "--device", "cpu", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
