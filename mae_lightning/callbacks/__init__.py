@@ -3,21 +3,25 @@
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.defaults import default_callbacks
 from mae_lightning.callbacks.ema import WeightEMA
+from mae_lightning.callbacks.figures import FigurePictures
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
-from mae_lightning.callbacks.resumed import ResumedValidation
+from mae_lightning.callbacks.resumed import SeamlessLog
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
+from mae_lightning.callbacks.tokenizer_file import TokenizerFile
 
 __all__ = [
     "ConfusionMatrix",
+    "FigurePictures",
     "KNNProbe",
     "ReconstructionPictures",
-    "ResumedValidation",
     "RunSummary",
+    "SeamlessLog",
     "SkippedSamples",
     "Throughput",
+    "TokenizerFile",
     "WeightEMA",
     "default_callbacks",
 ]

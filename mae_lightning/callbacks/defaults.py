@@ -10,11 +10,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
-from mae_lightning.callbacks.resumed import ResumedValidation
+from mae_lightning.callbacks.resumed import SeamlessLog
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
-from mae_lightning.tasks import Classification, MaskedPretraining
+from mae_lightning.callbacks.tokenizer_file import TokenizerFile
+from mae_lightning.tasks import Classification, MaskedPretraining, TokenizerTraining
 
 SAVE_EVERY = timedelta(minutes=15)
 """Most that a crash in the middle of an epoch can cost; an epoch's end is always saved."""
@@ -31,20 +32,22 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         next_recipe: The recipe that goes on from the run's checkpoint.
     """
     callbacks: list[Callback] = [
-        last_checkpoint(run_dir),
+        last_checkpoint(run_dir, save_on_train_epoch_end=True),
         last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
         RunSummary(run_dir, next_recipe),
         Throughput(),
         SkippedSamples(),
-        ResumedValidation(),
+        SeamlessLog(),
     ]
     if isinstance(task, MaskedPretraining):
         callbacks += [ReconstructionPictures(run_dir / "pictures"), KNNProbe()]
+    if isinstance(task, TokenizerTraining):
+        callbacks.append(TokenizerFile(run_dir))
     if isinstance(task, Classification) and task.metrics.confusion is not None:
         callbacks.append(ConfusionMatrix(run_dir))
     return callbacks
 
 
 def last_checkpoint(run_dir: Path, **when: Any) -> ModelCheckpoint:
-    """Saves the whole state as ``checkpoints/last.ckpt``, at the end of each epoch unless told otherwise."""
+    """Saves the whole state as ``checkpoints/last.ckpt``."""
     return ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False, **when)

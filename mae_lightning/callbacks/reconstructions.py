@@ -30,7 +30,8 @@ class ReconstructionPictures(Callback):
         """Draws, unless this is the sanity check before training; every process computes, the first one writes."""
         assert isinstance(pl_module, MaskedPretraining)
         data = getattr(trainer, "datamodule", None)
-        if trainer.sanity_checking or not isinstance(data, ShardDataModule):
+        can_be_drawn = bool(pl_module.model.target.pixel_modes)
+        if trainer.sanity_checking or not can_be_drawn or not isinstance(data, ShardDataModule):
             return
         batch = data.samples("val", spread_evenly(len(data.sources["val"].manifest), self.num_images))
         images = pl_module.normalize(batch["image"].to(pl_module.device))

@@ -1,6 +1,7 @@
 """Masked models in plain torch and timm: masking, patches, targets, masked, encoder, decoder, mae, swin, simmim."""
 
-from mae_lightning.models.classifier import Classifier, Pool, build_classifier, has_drop_path
+from mae_lightning.models.classifier import Classifier, Pool, build_classifier, has_drop_path, no_weight_decay
+from mae_lightning.models.cost import step_flops
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
 from mae_lightning.models.encoder import build_encoder, encode_visible
 from mae_lightning.models.mae import MaskedAutoencoder
@@ -18,20 +19,26 @@ from mae_lightning.models.masking import (
 )
 from mae_lightning.models.normalization import Normalization
 from mae_lightning.models.patches import patch_grid, patchify, unpatchify
-from mae_lightning.models.positions import sincos_positions
+from mae_lightning.models.positions import raster_sincos_positions, sincos_positions
+from mae_lightning.models.principal import PatchPCA, patch_sums
 from mae_lightning.models.simmim import AbsolutePixels, SimMIM
 from mae_lightning.models.sizes import SIZES, SWIN_SIZES, SwinSize, ViTSize, explicit_size
 from mae_lightning.models.swin import build_swin, is_swin, resample_positions
 from mae_lightning.models.targets import NormalizedPixels, Pixels, Target
+from mae_lightning.models.tokenizer import DiscreteVAE, load_tokenizer, save_tokenizer
+from mae_lightning.models.tokens import Tokenizer, Tokens
 from mae_lightning.models.trainable import TrainableBlocks, train_last_blocks
+from mae_lightning.models.variants import BlockNorm, Positions, PositionsAt
 
 __all__ = [
     "SIZES",
     "SWIN_SIZES",
     "AbsolutePixels",
     "BlockMasking",
+    "BlockNorm",
     "Classifier",
     "Decoder",
+    "DiscreteVAE",
     "GridMasking",
     "MaskSampler",
     "MaskedAutoencoder",
@@ -40,12 +47,17 @@ __all__ = [
     "Normalization",
     "NormalizedPixels",
     "PatchMask",
+    "PatchPCA",
     "Pixels",
     "Pool",
+    "Positions",
+    "PositionsAt",
     "RandomMasking",
     "SimMIM",
     "SwinSize",
     "Target",
+    "Tokenizer",
+    "Tokens",
     "TrainableBlocks",
     "TransformerDecoder",
     "ViTSize",
@@ -57,14 +69,20 @@ __all__ = [
     "gather_tokens",
     "has_drop_path",
     "is_swin",
+    "load_tokenizer",
     "more_noise",
+    "no_weight_decay",
     "num_kept_patches",
     "patch_grid",
+    "patch_sums",
     "patchify",
     "place_tokens",
+    "raster_sincos_positions",
     "resample_positions",
     "sample_noise",
+    "save_tokenizer",
     "sincos_positions",
+    "step_flops",
     "train_last_blocks",
     "unpatchify",
 ]

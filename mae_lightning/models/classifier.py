@@ -13,6 +13,7 @@ from torch import nn
 from mae_lightning.models.encoder import build_vit
 from mae_lightning.models.sizes import SwinSize, ViTSize
 from mae_lightning.models.swin import build_swin, is_swin
+from mae_lightning.models.variants import BlockNorm, Positions, PositionsAt, position_names, vary
 
 Classifier = VisionTransformer | SwinTransformer
 Pool = Literal["mean", "class", "attentive"]
@@ -32,6 +33,9 @@ def build_classifier(
     batch_norm: bool = False,
     head_std: float = 2e-5,
     drop_path: float = 0.0,
+    positions: Positions = "learned_from_sincos",
+    positions_at: PositionsAt = "stem",
+    block_norm: BlockNorm = "layer",
 ) -> Classifier:
     """A freshly initialised timm model, so that its weights are timm's; positions are learned and start at sin-cos.
 
@@ -47,6 +51,9 @@ def build_classifier(
         batch_norm: A BatchNorm without affine parameters before the head (paper, Appendix A.1, linear probing).
         head_std: Standard deviation of the fresh head.
         drop_path: Chance that the last block is skipped; it falls linearly to zero at the first.
+        positions: Of a ViT, another position embedding (ViT, Table 8); see :func:`vary`.
+        positions_at: Of a ViT, where it is added.
+        block_norm: Of a ViT, the norm inside its blocks.
 
     Raises:
         ValueError: No such encoder, images that do not fit it, or a setting that it cannot honour.
@@ -55,6 +62,8 @@ def build_classifier(
     if not isinstance(encoder, ViTSize) and is_swin(encoder):
         if pool != "mean":
             raise ValueError(f"pool '{pool}' does not fit {encoder}: Swin has no class token; use pool 'mean'")
+        if (positions, positions_at, block_norm) != ("learned_from_sincos", "stem", "layer"):
+            raise ValueError(f"positions, positions_at and block_norm are for vision transformers, not for {encoder}")
         model = build_swin(
             encoder, image_size=image_size, num_channels=num_channels, num_classes=num_classes, drop_path=drop_path
         )
@@ -65,9 +74,15 @@ def build_classifier(
             raise ValueError(f"pool 'class' does not fit {encoder}: it has no class token; use pool 'mean'")
         after = pool == "mean" and norm_after_pool
         model = build(global_pool=POOLS[pool], fc_norm=after, drop_path_rate=drop_path)
+        model.requires_grad_(True)  # positions too, which pretraining keeps fixed; officially so
+        vary(model, positions=positions, positions_at=positions_at, block_norm=block_norm)
     _set_head(model, batch_norm=batch_norm, std=head_std)
-    model.requires_grad_(True)  # positions too, which pretraining keeps fixed; officially so
     return model
+
+
+def no_weight_decay(model: Classifier) -> set[str]:
+    """Names of parameters that do not decay, beside biases and norms: positions and tokens."""
+    return set(model.no_weight_decay()) | position_names(model)
 
 
 def head_of(model: Classifier) -> nn.Module:

@@ -28,7 +28,7 @@ class Decoder(nn.Module, ABC):
 
         Args:
             visible: The encoder's output, projected to ``dim``, with positions; class and register tokens come first.
-            masked: Mask tokens with positions.
+            masked: Mask tokens with positions; what became of them in an encoder that sees them (Table 1c).
         """
 
 

@@ -77,10 +77,19 @@ def encode_patches(
     kept: Int64[Tensor, "batch kept"],
 ) -> Float[Tensor, "batch token dim"]:
     """The same from the kept patches themselves, flat: only they are embedded, by one linear layer."""
+    return encode_tokens(encoder, embed_patches(encoder.patch_embed, patches), kept)
+
+
+def encode_tokens(
+    encoder: VisionTransformer,
+    tokens: Float[Tensor, "batch token dim"],
+    places: Int64[Tensor, "batch token"],
+) -> Float[Tensor, "batch all_tokens dim"]:
+    """The same from embedded patches, or what stands for them, and their places on the grid."""
     positions = encoder.pos_embed
     assert positions is not None
     num_prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
-    tokens = embed_patches(encoder.patch_embed, patches) + gather_tokens(positions[:, num_prefix:], kept)
+    tokens = tokens + gather_tokens(positions[:, num_prefix:], places)
     prefix: list[Tensor] = [token for token in (encoder.cls_token, encoder.reg_token) if token is not None]
     if prefix:
         start = torch.cat(prefix, dim=1)

@@ -1,6 +1,6 @@
 """The masked autoencoder (He et al. 2021, arXiv 2111.06377, Figure 1)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -8,13 +8,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
-from mae_lightning.models.encoder import build_encoder, encode_patches, encode_visible
+from mae_lightning.models.encoder import build_encoder, embed_patches, encode_tokens, encode_visible
 from mae_lightning.models.initialization import TOKEN_STD, init_as_linear
 from mae_lightning.models.masked import MaskedModel
-from mae_lightning.models.masking import PatchMask, gather_tokens, place_tokens
+from mae_lightning.models.masking import PatchMask, gather_tokens, more_noise, place_tokens
 from mae_lightning.models.positions import sincos_positions
 from mae_lightning.models.sizes import ViTSize
 from mae_lightning.models.targets import NormalizedPixels, Target
+
+TOKEN_SHARE, RANDOM_SHARE = 0.8, 0.1
+"""Of the hidden patches, how many become mask tokens and random patches in BERT (Devlin et al. 2018, Section 3.1)."""
 
 
 class MaskedAutoencoder(MaskedModel):
@@ -30,6 +33,9 @@ class MaskedAutoencoder(MaskedModel):
         num_channels: Channels of an image.
         loss_on: Whether masked patches alone are predicted, or all, in their natural order (paper Section 3: about half
             a point worse).
+        mask_token_in_encoder: Whether the encoder sees mask tokens with positions in place of the hidden patches, and
+            the decoder what became of them (Table 1c); ``bert`` for 80 % mask tokens, 10 % random visible patches of
+            the same image and 10 % of the hidden patches unchanged.
 
     Raises:
         ValueError: No such encoder, or images that are not a whole number of patches.
@@ -47,6 +53,7 @@ class MaskedAutoencoder(MaskedModel):
         image_size: tuple[int, int],
         num_channels: int = 3,
         loss_on: Literal["masked", "all"] = "masked",
+        mask_token_in_encoder: bool | Literal["bert"] = False,
     ) -> None:
         vit = build_encoder(encoder, image_size=image_size, num_channels=num_channels)
         super().__init__(
@@ -58,11 +65,12 @@ class MaskedAutoencoder(MaskedModel):
         )
         self.encoder = vit
         self.decoder = TransformerDecoder() if decoder is None else decoder
+        self.mask_token_in_encoder = mask_token_in_encoder
 
         dim = self.decoder.dim
         num_outputs = self.target.num_outputs(self.patch_size[0] * self.patch_size[1] * num_channels)
         self.decoder_embed = nn.Linear(self.encoder.embed_dim, dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, vit.embed_dim if mask_token_in_encoder else dim))
         positions = sincos_positions(self.grid, dim, self.encoder.num_prefix_tokens)
         self.decoder_pos_embed = nn.Parameter(positions.unsqueeze(0), requires_grad=False)
         self.decoder_pred = nn.Linear(dim, num_outputs)
@@ -75,11 +83,14 @@ class MaskedAutoencoder(MaskedModel):
         kept = torch.arange(self.num_patches, device=images.device).expand(len(images), -1)
         return encode_visible(self.encoder, images, kept)[:, -self.num_patches :].mean(dim=1)
 
+    def settings(self) -> dict[str, Any]:
+        """Where the loss counts, and what the encoder sees at hidden places."""
+        return {"loss_on": self.loss_on, "mask_token_in_encoder": self.mask_token_in_encoder}
+
     def _predict(
         self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
     ) -> Float[Tensor, "batch predicted output"]:
-        encoded = encode_patches(self.encoder, gather_tokens(patches, mask.kept), mask.kept)
-        features = self._decode(self.decoder_embed(encoded), mask)
+        features = self._decode(self.decoder_embed(self._encode(patches, mask)), mask)
         if self.loss_on == "all":
             order = torch.cat([mask.kept, mask.masked], dim=1)
             features = place_tokens(features[:, -self.num_patches :], order, self.num_patches)
@@ -88,10 +99,49 @@ class MaskedAutoencoder(MaskedModel):
         prediction: Tensor = self.decoder_pred(features)
         return prediction
 
-    def _decode(self, visible: Float[Tensor, "batch visible dim"], mask: PatchMask) -> Float[Tensor, "batch token dim"]:
+    def _encode(
+        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
+    ) -> Float[Tensor, "batch encoded dim"]:
+        """Features of prefix and visible patches; then those of the hidden places, if the encoder sees them."""
+        visible = embed_patches(self.encoder.patch_embed, gather_tokens(patches, mask.kept))
+        if not self.mask_token_in_encoder:
+            return encode_tokens(self.encoder, visible, mask.kept)
+        hidden = self.mask_token.to(visible.dtype).expand(*mask.masked.shape, -1)
+        if self.mask_token_in_encoder == "bert":
+            unchanged = embed_patches(self.encoder.patch_embed, gather_tokens(patches, mask.masked))
+            hidden = _replaced(hidden, visible, unchanged, mask)
+        order = torch.cat([mask.kept, mask.masked], dim=1)
+        return encode_tokens(self.encoder, torch.cat([visible, hidden], dim=1), order)
+
+    def _decode(self, encoded: Float[Tensor, "batch encoded dim"], mask: PatchMask) -> Float[Tensor, "batch token dim"]:
         num_prefix = self.encoder.num_prefix_tokens
         prefix, patches = self.decoder_pos_embed[:, :num_prefix], self.decoder_pos_embed[:, num_prefix:]
-        prefix = prefix.expand(len(visible), -1, -1)
-        visible = visible + torch.cat([prefix, gather_tokens(patches, mask.kept)], dim=1)
-        features: Tensor = self.decoder(visible, self.mask_token + gather_tokens(patches, mask.masked))
+        prefix = prefix.expand(len(encoded), -1, -1)
+        num_visible = num_prefix + mask.kept.shape[1]
+        visible = encoded[:, :num_visible] + torch.cat([prefix, gather_tokens(patches, mask.kept)], dim=1)
+        hidden = encoded[:, num_visible:] if self.mask_token_in_encoder else self.mask_token
+        features: Tensor = self.decoder(visible, hidden + gather_tokens(patches, mask.masked))
         return features
+
+
+def _replaced(
+    tokens: Float[Tensor, "batch masked dim"],
+    visible: Float[Tensor, "batch kept dim"],
+    unchanged: Float[Tensor, "batch masked dim"],
+    mask: PatchMask,
+) -> Float[Tensor, "batch masked dim"]:
+    """BERT's replacement, drawn for each patch from the mask's noise.
+
+    Raises:
+        ValueError: The mask does not say what it was drawn from.
+    """
+    if mask.noise is None:
+        raise ValueError(
+            "mask_token_in_encoder 'bert' draws from the mask's noise, and this sampler gives none to its mask"
+        )
+    choice, place = more_noise(mask.noise, 2 * tokens.shape[1]).view(len(tokens), 2, -1, 1).unbind(dim=1)
+    # Departs from the paper: BERT's random word is any of the vocabulary; this patch shows nothing that is hidden, and
+    # no other image of the batch decides it.
+    others = gather_tokens(visible, (place.squeeze(-1) * visible.shape[1]).long())
+    covered = torch.where(choice < TOKEN_SHARE, tokens, others)
+    return torch.where(choice < TOKEN_SHARE + RANDOM_SHARE, covered, unchanged)

@@ -13,8 +13,8 @@ MIN_BLOCK = 16
 MIN_ASPECT = 0.3
 """...its least height over width, the inverse being the greatest (Bao et al. 2021, arXiv 2106.08254, Algorithm 1)."""
 NUM_BLOCKS = 32
-"""Rectangles tried an image: at 75 % of 14 x 14 patches, where 11 do on average, one image in ten thousand has any
-patch left to fill."""
+"""Rectangles tried an image: at 75 % of 14 x 14 patches, where 12 do on average, one image in a thousand has any patch
+left to fill."""
 
 
 class BlockMasking(MaskSampler):
@@ -31,7 +31,7 @@ class BlockMasking(MaskSampler):
     def __call__(self, noise: Float[Tensor, "batch patch"], grid: tuple[int, int], mask_ratio: float) -> PatchMask:
         num_kept = num_kept_patches(noise.shape[1], mask_ratio)
         num_masked = noise.shape[1] - num_kept
-        draws = more_noise(noise, 4 * NUM_BLOCKS).unflatten(1, (NUM_BLOCKS, 4))
+        draws = more_noise(noise, 4 * NUM_BLOCKS).view(-1, NUM_BLOCKS, 4)
         hidden = torch.zeros_like(noise, dtype=torch.bool)
         for draw in draws.unbind(dim=1):
             missing = num_masked - hidden.sum(dim=1, keepdim=True)
@@ -52,7 +52,9 @@ class GridMasking(MaskSampler):
             ValueError: The ratio is not 0.75, or the grid has an odd side.
         """
         if mask_ratio != 0.75:
-            raise ValueError(f"grid masking hides three of each 2 x 2 patches: mask_ratio must be 0.75, not {mask_ratio:g}")
+            raise ValueError(
+                f"grid masking hides three of each 2 x 2 patches: mask_ratio must be 0.75, not {mask_ratio:g}"
+            )
         if grid[0] % 2 or grid[1] % 2:
             raise ValueError(
                 f"grid masking needs even numbers of rows and columns of patches, not {grid[0]} x {grid[1]};"
@@ -74,7 +76,7 @@ def _rectangle(
         grid: Rows and columns of patches.
         smallest: Least area in patches.
     """
-    (rows, columns), (for_area, for_aspect, for_top, for_left) = grid, draw.split(1, dim=1)
+    (rows, columns), (for_area, for_aspect, for_top, for_left) = grid, draw.unsqueeze(2).unbind(dim=1)
     area = smallest + for_area * (missing - smallest).clamp(min=0)
     aspect = torch.exp((2 * for_aspect - 1) * -math.log(MIN_ASPECT))
     height = (area * aspect).sqrt().round().clamp(1, rows)
@@ -83,4 +85,5 @@ def _rectangle(
     row, column = torch.arange(rows, device=draw.device), torch.arange(columns, device=draw.device)
     in_rows = (row >= top) & (row < top + height)
     in_columns = (column >= left) & (column < left + width)
-    return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).flatten(1)
+    inside: Tensor = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
+    return inside.flatten(1)

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Set as AbstractSet
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mae_lightning.models.masking import PatchMask, gather_tokens, place_tokens
+from mae_lightning.models.masking import PatchMask, place_tokens
 from mae_lightning.models.patches import patch_grid, patchify, unpatchify
 from mae_lightning.models.targets import Target
 
@@ -60,14 +60,17 @@ class MaskedModel(nn.Module, ABC):
         self.patch_size, self.grid = patch_size, patch_grid(image_size, patch_size)
         self.num_patches = self.grid[0] * self.grid[1]
         self.target = target
+        target.prepare(image_size, patch_size, num_channels)
 
     def forward(self, images: Float[Tensor, "batch channel height width"], mask: PatchMask) -> MaskedOutput:
         """Loss and prediction for normalised images; the loss is at least float32, also under autocast."""
         patches = self.patches(images)
         prediction = self._predict(patches, mask)
-        compared = patches if self.loss_on == "all" else gather_tokens(patches, mask.masked)
-        with torch.autocast(images.device.type, enabled=False):
-            target = self.target(_at_least_float32(compared))
+        device = "cpu" if images.is_meta else images.device.type  # autocast knows no meta tensors, which count FLOPs
+        with torch.autocast(device, enabled=False):
+            target = self.target(_at_least_float32(patches))
+            if self.loss_on == "masked":
+                target = target[torch.arange(len(target), device=target.device).unsqueeze(1), mask.masked]
             loss_per_patch = self.target.loss(_at_least_float32(prediction), target)
         return MaskedOutput(loss_per_patch, prediction)
 
@@ -93,6 +96,10 @@ class MaskedModel(nn.Module, ABC):
     def no_weight_decay(self) -> AbstractSet[str]:
         """Names of parameters that do not decay, beside biases and norms."""
         return set()
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments that build this model again, beside encoder, decoder, target and images; plain values."""
+        return {}
 
     @abstractmethod
     def _predict(

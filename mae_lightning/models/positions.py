@@ -30,3 +30,24 @@ def sincos_positions(grid: tuple[int, int], dim: int, num_prefix_tokens: int = 0
     parts = [column_angles.sin(), column_angles.cos(), row_angles.sin(), row_angles.cos()]
     patches = torch.cat(parts, dim=1).float()
     return torch.cat([patches.new_zeros(num_prefix_tokens, dim), patches])
+
+
+def raster_sincos_positions(num_patches: int, dim: int, num_prefix_tokens: int = 0) -> Float32[Tensor, "token {dim}"]:
+    """Sines and cosines of a patch's place in the row-by-row sequence (Vaswani et al. 2017, Section 3.5).
+
+    Sine and cosine of each frequency stand side by side, from the highest frequency to the lowest.
+
+    Args:
+        num_patches: Patches of an image.
+        dim: Channels of a token.
+        num_prefix_tokens: Class and register tokens before the patches; theirs are zeros.
+
+    Raises:
+        ValueError: ``dim`` is odd.
+    """
+    if dim % 2:
+        raise ValueError(f"sin-cos positions along a sequence need an even width, not {dim}")
+    frequencies = TEMPERATURE ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = torch.outer(torch.arange(num_patches, dtype=torch.float64), frequencies)
+    patches = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+    return torch.cat([patches.new_zeros(num_prefix_tokens, dim), patches])

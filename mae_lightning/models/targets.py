@@ -25,13 +25,25 @@ class Target(nn.Module, ABC):
 
     pixel_modes: ClassVar[Mapping[str, str]] = {}
 
+    def prepare(self, image_size: tuple[int, int], patch_size: tuple[int, int], num_channels: int) -> None:
+        """Makes what depends on the images; the model calls it once, when it is built.
+
+        Args:
+            image_size: Height and width in pixels.
+            patch_size: The same of a patch.
+            num_channels: Channels of an image.
+        """
+
     @abstractmethod
     def num_outputs(self, patch_pixels: int) -> int:
         """Values to predict for a patch of that many values (pixels times channels)."""
 
     @abstractmethod
     def forward(self, patches: Float[Tensor, "batch patch pixel"]) -> Tensor:
-        """What to predict for these patches, ``batch patch ...``; autocast is off and patches are at least float32."""
+        """What to predict, ``batch patch ...``, for all patches of the images in their natural order.
+
+        Autocast is off, and patches are at least float32.
+        """
 
     def loss(self, prediction: Float[Tensor, "batch patch output"], target: Tensor) -> Float[Tensor, "batch patch"]:
         """Loss of each patch: the mean squared error over its values (paper Section 3, reconstruction target)."""
@@ -85,7 +97,7 @@ class Pixels(Target):
         statistics: str = "visible",
     ) -> Float[Tensor, "batch patch pixel"]:
         """The prediction as it is."""
-        _check_mode(self, statistics)
+        check_mode(self, statistics)
         return prediction
 
 
@@ -123,7 +135,7 @@ class NormalizedPixels(Target):
         The guess starts from the nearest visible patches and is moved until hidden patches meet their neighbours
         without a seam; see :func:`seamless_statistics`.
         """
-        _check_mode(self, statistics)
+        check_mode(self, statistics)
         mean, std = _statistics(patches)
         if statistics == "visible":
             weights = neighbour_weights(mask, grid).to(patches.dtype)
@@ -152,7 +164,12 @@ def _statistics(
     return mean, (variance + VARIANCE_EPS).sqrt()
 
 
-def _check_mode(target: Target, statistics: str) -> None:
+def check_mode(target: Target, statistics: str) -> None:
+    """Refuses a way back to pixels that a target does not have.
+
+    Raises:
+        ValueError: It has no such way.
+    """
     if statistics not in target.pixel_modes:
         known = ", ".join(target.pixel_modes)
         raise ValueError(f"{type(target).__name__} has no way back to pixels called '{statistics}'; it has {known}")

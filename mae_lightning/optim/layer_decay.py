@@ -8,7 +8,7 @@ from torch import nn
 
 BLOCK = re.compile(r"((?:layers\.\d+\.)?blocks\.\d+)\.")
 MERGING = re.compile(r"layers\.\d+\.downsample\.")
-EMBEDDING = ("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "mask_token")
+EMBEDDING = ("cls_token", "reg_token", "pos_embed", "positions", "patch_embed", "norm_pre", "mask_token")
 TOP = ("norm", "fc_norm", "attn_pool", "head")
 
 

@@ -5,5 +5,6 @@ from mae_lightning.tasks.masked import MaskedPretraining
 from mae_lightning.tasks.pretrain import MAEPretraining
 from mae_lightning.tasks.simmim import SimMIMPretraining
 from mae_lightning.tasks.task import Task
+from mae_lightning.tasks.tokenizer import TokenizerTraining
 
-__all__ = ["Classification", "MAEPretraining", "MaskedPretraining", "SimMIMPretraining", "Task"]
+__all__ = ["Classification", "MAEPretraining", "MaskedPretraining", "SimMIMPretraining", "Task", "TokenizerTraining"]

@@ -17,13 +17,18 @@ from mae_lightning.data.mixing import Mixing
 from mae_lightning.data.plan import draw
 from mae_lightning.evaluation.accuracy import ClassificationMetrics
 from mae_lightning.models import (
+    BlockNorm,
+    Classifier,
     Normalization,
     Pool,
+    Positions,
+    PositionsAt,
     SwinSize,
     TrainableBlocks,
     ViTSize,
     build_classifier,
     has_drop_path,
+    no_weight_decay,
     train_last_blocks,
 )
 from mae_lightning.optim import build_lars, layerwise_groups
@@ -47,6 +52,10 @@ class Classification(Task):
         batch_norm: A BatchNorm without affine parameters before the head, as in linear probing.
         head_std: Standard deviation of the fresh head.
         drop_path: Chance that the last block is skipped; falls linearly to zero at the first.
+        positions: Position embedding of a ViT: by default learned from a sin-cos start; ``none``, ``learned_1d``,
+            ``learned_2d``, ``relative``, or fixed ``sincos_1d`` and ``sincos_2d`` (ViT, Table 8).
+        positions_at: Where it is added: at the ``stem``, before ``every_layer``, or there the same.
+        block_norm: Norm inside a ViT's blocks: ``layer``, or ``batch`` over images and tokens.
         label_smoothing: Share of the target spread over all classes.
         mixup: Alpha of Mixup; 0 for none.
         cutmix: Alpha of CutMix; 0 for none.
@@ -80,6 +89,9 @@ class Classification(Task):
         batch_norm: bool = False,
         head_std: float = 2e-5,
         drop_path: float = 0.0,
+        positions: Positions = "learned_from_sincos",
+        positions_at: PositionsAt = "stem",
+        block_norm: BlockNorm = "layer",
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -113,6 +125,9 @@ class Classification(Task):
             "pool": pool,
             "norm_after_pool": trainable_blocks != 0,
             "batch_norm": batch_norm,
+            "positions": positions,
+            "positions_at": positions_at,
+            "block_norm": block_norm,
         }
         self.model = build_classifier(
             encoder,
@@ -133,7 +148,7 @@ class Classification(Task):
         self.base_lr, self.min_lr, self.warmup_epochs = base_lr, min_lr, warmup_epochs
         self.global_batch_size, self.seed = global_batch_size, seed
         self.metrics = ClassificationMetrics(num_classes, confusion_matrix=confusion_matrix)
-        self.origin = "scratch" if init_from is None else read_encoder(init_from).load_into(self.model)
+        self.origin = "scratch" if init_from is None else _start(self.model, init_from, positions)
         if optimizer == "lars" and layer_decay != 1:
             raise ValueError(
                 f"layer_decay {layer_decay:g} is not for lars, which sets its own rate a layer; set it to 1"
@@ -212,7 +227,7 @@ class Classification(Task):
             lr=self.lr,
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
-            no_decay=self.model.no_weight_decay(),
+            no_decay=no_weight_decay(self.model),
         )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -267,3 +282,15 @@ class Classification(Task):
 def _check_drop_path(trained: list[torch.nn.Module], drop_path: float) -> None:
     if drop_path and not has_drop_path(trained):
         raise ValueError(f"drop_path {drop_path:g} drops nothing: no block that trains has a path to drop; set it to 0")
+
+
+def _start(model: Classifier, init_from: str, positions: Positions) -> str:
+    """Loads an encoder whose positions are those asked for, or are to be learned on."""
+    encoder = read_encoder(init_from)
+    classifier = encoder.card and encoder.card.classifier
+    brought = classifier.get("positions", "learned_from_sincos") if classifier else "sincos_2d"
+    if positions not in ("learned_from_sincos", brought):
+        raise ValueError(
+            f"{init_from} brings positions '{brought}', which would replace '{positions}'; leave out one of the two"
+        )
+    return encoder.load_into(model)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -10,15 +11,18 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import mae_lightning
-from mae_lightning.data import Batch
+from mae_lightning.data import Batch, ShardDataModule
 from mae_lightning.models import (
     MaskedModel,
     MaskSampler,
     Normalization,
     PatchMask,
+    PatchPCA,
     RandomMasking,
     SwinSize,
+    Tokens,
     ViTSize,
+    patch_sums,
     sample_noise,
 )
 from mae_lightning.optim import parameter_groups
@@ -81,6 +85,8 @@ class MaskedPretraining(Task):
         self.encoder_name, self.model = encoder, model
         self.sampler = sampler or RandomMasking()
         self.normalize = Normalization(mean, std)
+        if isinstance(model.target, Tokens):
+            model.target.show_pixels(self.normalize.undo)
         self.mask_ratio = mask_ratio
         first = torch.zeros(1, dtype=torch.int64)
         self.num_kept = self.draw_mask(first, seed=seed, epoch=0).kept.shape[1]  # fails here, before any data is read
@@ -88,6 +94,31 @@ class MaskedPretraining(Task):
         self.global_batch_size, self.seed = global_batch_size, seed
         self.held_out = HeldOutMetrics(model)
         self.origin = "from scratch" if init_from is None else load_pretrained(model, init_from)
+
+    # ---------------------------------------------------------------- before training
+
+    def on_fit_start(self) -> None:
+        """Fits a target's principal components on augmented training crops, unless the checkpoint had them."""
+        target = self.model.target
+        if isinstance(target, PatchPCA) and not target.is_fitted:
+            sums = [
+                self.trainer.strategy.reduce(value, reduce_op="sum") for value in self._patch_sums(target.num_images)
+            ]
+            target.fit(*sums)
+
+    @torch.no_grad()
+    def _patch_sums(self, num_images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the first training crops of the run: this process's part, in whole optimiser steps."""
+        data = getattr(self.trainer, "datamodule", None)
+        assert isinstance(data, ShardDataModule)
+        loader = data.train_dataloader()
+        steps = -(-num_images // self.global_batch_size)
+        batches = islice(loader, min(len(loader), steps * int(self.trainer.accumulate_grad_batches)))
+        images = (batch["image"][batch["valid"]].to(self.device) for batch in batches)
+        parts = [patch_sums(self.model.patches(self.normalize(part))) for part in images]
+        loader.close()
+        count, total, products = (torch.stack(sums).sum(dim=0) for sums in zip(*parts, strict=True))
+        return count, total, products
 
     # ---------------------------------------------------------------- steps
 
@@ -147,6 +178,7 @@ class MaskedPretraining(Task):
             encoder=encoder if isinstance(encoder, str) else asdict(encoder),
             decoder=describe(self.model.decoder),
             target=describe(self.model.target),
+            masked_model=self.model.settings(),
             image_size=self.model.image_size,
             num_channels=self.model.num_channels,
             mean=tuple(self.normalize.mean.flatten().tolist()),

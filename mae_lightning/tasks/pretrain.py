@@ -19,6 +19,8 @@ class MAEPretraining(MaskedPretraining):
         sampler: How patches are chosen for masking; by default uniformly at random.
         mask_ratio: Share of the patches hidden from the encoder; int(patches x (1 - ratio)) are kept.
         loss_on: Whether the loss counts masked patches only, or all of them (ablation).
+        mask_token_in_encoder: Whether the encoder sees mask tokens in place of the hidden patches (Table 1c); ``bert``
+            for BERT's 80 % mask tokens, 10 % random patches, 10 % unchanged.
         base_lr: Learning rate for a global batch of 256 images.
         weight_decay: AdamW's decay, not applied to biases and norms.
         betas: AdamW's decay rates of the first and second moment.
@@ -43,6 +45,7 @@ class MAEPretraining(MaskedPretraining):
         sampler: MaskSampler | None = None,
         mask_ratio: float = 0.75,
         loss_on: Literal["masked", "all"] = "masked",
+        mask_token_in_encoder: bool | Literal["bert"] = False,
         base_lr: float = 1.5e-4,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
@@ -57,7 +60,13 @@ class MAEPretraining(MaskedPretraining):
         seed: int = 0,
     ) -> None:
         model = MaskedAutoencoder(
-            encoder, decoder, target, image_size=image_size, num_channels=num_channels, loss_on=loss_on
+            encoder,
+            decoder,
+            target,
+            image_size=image_size,
+            num_channels=num_channels,
+            loss_on=loss_on,
+            mask_token_in_encoder=mask_token_in_encoder,
         )
         super().__init__(
             model,

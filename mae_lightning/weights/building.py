@@ -12,6 +12,7 @@ from mae_lightning.models import (
     MaskedAutoencoder,
     MaskedModel,
     NormalizedPixels,
+    PatchPCA,
     Pixels,
     SimMIM,
     SwinSize,
@@ -25,7 +26,7 @@ from mae_lightning.weights.card import CheckpointCard
 from mae_lightning.weights.content import Weights
 
 COMPONENTS: dict[str, type[Decoder | Target]] = {
-    f"{kind.__module__}.{kind.__qualname__}": kind for kind in (TransformerDecoder, Pixels, NormalizedPixels)
+    f"{kind.__module__}.{kind.__qualname__}": kind for kind in (TransformerDecoder, Pixels, NormalizedPixels, PatchPCA)
 }
 """What a card may name: nothing is imported because a file says so."""
 BLOCK, KEYS_OF_A_BLOCK = re.compile(r"(\w+\.)*blocks\.\d+\."), 12
@@ -48,7 +49,8 @@ def build_timm(weights: Weights, *, head: bool = True, pretrained: bool = True) 
             weights.built.reset_classifier(0)  # type: ignore[operator]
         return weights.built
     card, with_head = weights.known, head and bool(weights.head)
-    recipe: dict[str, Any] = {**((with_head and card.classifier) or HEADLESS)}
+    classifier = card.classifier or {}
+    recipe: dict[str, Any] = dict(classifier) if with_head and classifier else {**classifier, **HEADLESS}
     recipe["norm_after_pool"] = "fc_norm.weight" in weights.encoder
     model = build_classifier(encoder_of(card), image_size=card.image_size, num_channels=card.num_channels, **recipe)
     if pretrained:
@@ -75,7 +77,8 @@ def build_masked(weights: Weights) -> MaskedModel:
         model = SimMIM(encoder_of(card), **images)  # type: ignore[arg-type]
     else:
         decoder, target = (_component(part, weights.source) for part in (card.decoder, card.target))
-        model = MaskedAutoencoder(encoder_of(card), decoder, target, **images)  # type: ignore[arg-type]
+        settings = card.masked_model or {}
+        model = MaskedAutoencoder(encoder_of(card), decoder, target, **images, **settings)  # type: ignore[arg-type]
     load(model, {**{f"encoder.{name}": value for name, value in weights.encoder.items()}, **weights.decoder}, weights)
     return model
 

@@ -19,6 +19,7 @@ class CheckpointCard:
         encoder: The encoder as it was asked for: a name, or explicit sizes.
         decoder: Class and arguments of the decoder; None for an encoder alone.
         target: Class and arguments of what the decoder predicts.
+        masked_model: Of a masked autoencoder, what its constructor needs beside encoder, decoder, target and images.
         image_size: Height and width in pixels.
         num_channels: Channels of an image.
         mean: Mean of each channel, pixels in 0 to 1.
@@ -40,6 +41,7 @@ class CheckpointCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     package_version: str
+    masked_model: dict[str, Any] | None = None
     classifier: dict[str, Any] | None = None
     class_names: tuple[str, ...] | None = None
     started_from: str | None = None

@@ -80,6 +80,10 @@ def _open_file(path: Path) -> Weights:
 
 def _ours(content: Mapping[str, Any], source: str) -> Weights:
     card = CheckpointCard.from_checkpoint(content, source)
+    if card.objective == "tokenizer":
+        raise ValueError(
+            f"{source} is a tokenizer, not an encoder; its run's tokenizer.safetensors is for the target Tokens"
+        )
     state = below(content["state_dict"], PREFIX)
     return replace(_split(state, source, "mae_lightning", card), trained=_trained(content))
 

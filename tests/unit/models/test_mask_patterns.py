@@ -50,7 +50,7 @@ def test_few_images_need_filling():
     noise = noise_of(10_000, 196)
     mask = BlockMasking()(noise, (14, 14), 0.75)
     same_blocks = BlockMasking()(torch.cat([noise[:, :4], 1 - noise[:, 4:]], dim=1), (14, 14), 0.75)
-    assert (mask.masked != same_blocks.masked).any(dim=1).float().mean() < 5e-4
+    assert (mask.masked != same_blocks.masked).any(dim=1).float().mean() < 2e-3
 
 
 def test_blocks_hide_neighbours_together():
@@ -81,7 +81,7 @@ def test_blocks_differ_between_samples_and_epochs():
 def test_further_noise_is_uniform_and_follows_from_the_noise():
     noise = noise_of(500, 9)
     further = more_noise(noise, 100)
-    assert 0 <= further.min()
+    assert further.min() >= 0
     assert further.max() < 1
     assert abs(float(further.mean()) - 0.5) < 0.005
     assert torch.equal(more_noise(noise[7:8], 10), further[7:8, :10])

@@ -1,7 +1,18 @@
+import math
+
 import pytest
 import torch
 
-from mae_lightning.models import GridMasking, NormalizedPixels, PatchMask, TransformerDecoder, sample_noise
+from mae_lightning.models import (
+    DiscreteVAE,
+    GridMasking,
+    NormalizedPixels,
+    PatchMask,
+    Tokens,
+    TransformerDecoder,
+    sample_noise,
+    save_tokenizer,
+)
 from mae_lightning.tasks import MAEPretraining
 from mae_lightning.tasks.held_out import HeldOutMetrics
 
@@ -128,3 +139,16 @@ def test_a_ratio_that_the_sampler_cannot_honour_is_refused_before_training():
     with pytest.raises(ValueError, match=r"^grid masking .* mask_ratio must be 0.75, not 0.6$"):
         task(sampler=GridMasking(), mask_ratio=0.6)
     assert task(sampler=GridMasking()).num_kept == 6
+
+
+def test_held_out_figures_of_tokens_leave_out_what_is_not_defined(tmp_path):
+    save_tokenizer(DiscreteVAE(num_channels=2, stride=4, num_codes=7, dim=4), tmp_path / "t.safetensors")
+    one, data = task(target=Tokens(str(tmp_path / "t.safetensors"))), batch(4)
+    images = one.normalize(data["image"])
+    torch.testing.assert_close(one.model.target.undo(images), data["image"] / 255)
+    noise = sample_noise(data["index"], one.model.num_patches, 0, 0)
+    metrics = HeldOutMetrics(one.model)
+    metrics.update(one.model, one.normalize, images, noise, data["valid"], one.sampler, 0.75)
+    figures = metrics.compute()
+    assert figures.keys() == {"loss", "loss_zero"}
+    assert float(figures["loss_zero"]) == pytest.approx(math.log(7), rel=1e-5)
