@@ -25,11 +25,13 @@ class Command:
         module: Where it is implemented; imported when the command runs.
         summary: One line for ``--help``.
         group: The heading it stands under in ``--help``.
+        takes_settings: Whether options that its parser does not know are settings, given to it as ``args.settings``.
     """
 
     module: str
     summary: str
     group: str
+    takes_settings: bool = False
 
 
 COMMANDS = {
@@ -42,10 +44,29 @@ COMMANDS = {
     "inspect": Command(
         "mae_lightning.commands.inspect", "Say what a checkpoint is and what can be done with it", "Models"
     ),
+    "figures": Command(
+        "mae_lightning.commands.figures", "Draw the papers' figures of a checkpoint: see what it learned", "Models"
+    ),
     "convert": Command("mae_lightning.commands.convert", "Write weights in another format, checked", "Models"),
     "compare": Command(
         "mae_lightning.commands.compare", "Compare two sets of runs with the same seeds, with an interval", "Models"
     ),
+    "trial": Command(
+        "mae_lightning.commands.trial",
+        "Pretrain, fine-tune or probe, and evaluate, as one run",
+        "Ablations",
+        takes_settings=True,
+    ),
+    "sweep": Command(
+        "mae_lightning.commands.sweep",
+        "Run a W&B sweep file here, without a server",
+        "Ablations",
+        takes_settings=True,
+    ),
+    "report": Command(
+        "mae_lightning.commands.report", "Set finished trials beside the papers' tables and curves", "Ablations"
+    ),
+    "dashboard": Command("mae_lightning.commands.dashboard", "Make a W&B workspace of a project", "Ablations"),
     "pack": Command("mae_lightning.commands.pack", "Make shards of images, wherever they lie", "Data"),
     "unpack": Command("mae_lightning.commands.unpack", "Make files of shards again", "Data"),
     "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),
@@ -85,6 +106,9 @@ Options of a command:        mae-lightning COMMAND --help"""
 class OneLineParser(argparse.ArgumentParser):
     """argparse, whose errors are one line instead of a page of usage."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         """Raises the message for the program to print.
 
@@ -100,4 +124,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     module: Any = import_module(command.module)
     parser = OneLineParser(prog=f"mae-lightning {name}", description=command.summary)
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(arguments)))
+    if not command.takes_settings:
+        return int(module.run(parser.parse_args(arguments)))
+    args, settings = parser.parse_known_args(arguments)
+    args.settings = settings
+    return int(module.run(args))

@@ -25,7 +25,7 @@ def build_loggers(run_dir: Path, name: str, project: str, mode: WandbMode = "aut
     """
     loggers: list[Logger] = [MetricsCSV(run_dir)]
     if mode != "off":
-        offline = mode == "offline" or (mode == "auto" and not _is_logged_in())
+        offline = mode == "offline" or (mode == "auto" and not is_logged_in())
         loggers.append(_wandb_logger(run_dir, name, project, offline))
     return loggers
 
@@ -37,7 +37,7 @@ def log_picture(loggers: Sequence[Logger], key: str, path: Path, step: int) -> N
             logger.log_image(key=key, images=[str(path)], step=step)
 
 
-def _is_logged_in() -> bool:
+def is_logged_in() -> bool:
     """Whether a key is at hand, found without asking the network."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False

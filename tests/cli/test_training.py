@@ -79,6 +79,11 @@ def test_the_saved_config_validates_the_run(cli: Callable, trained: tuple[str, .
     assert (RUN / "metrics.csv").read_text() == before
 
 
+def test_every_epoch_is_kept_also_without_its_validation(cli: Callable, small: tuple[str, ...]) -> None:
+    assert cli("fit", *small, "--trainer.check_val_every_n_epoch=5").code == 0
+    assert torch.load(RUN / LAST_CHECKPOINT, weights_only=True)["epoch"] == 0
+
+
 def test_one_seed_serves_the_order_and_the_masks(cli: Callable, small: tuple[str, ...]) -> None:
     assert cli("fit", *small, "--seed_everything=5").code == 0
     assert torch.load(RUN / LAST_CHECKPOINT, weights_only=True)["ShardDataModule"]["recipe"]["seed"] == 5
@@ -203,8 +208,9 @@ def test_every_shipped_recipe_parses(cli: Callable, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*shipped("trainer"), *shipped("logging"), *shipped("ablations")])
 def test_every_shipped_overlay_parses(cli: Callable, name: str) -> None:
-    plain = yaml.safe_load(cli("fit", "--config=quickstart/pretrain", "--print_config").out)
-    outcome = cli("fit", "--config=quickstart/pretrain", f"--config={name}", "--print_config")
+    recipe = "quickstart/scratch" if name.startswith("ablations/vit_") else "quickstart/pretrain"
+    plain = yaml.safe_load(cli("fit", f"--config={recipe}", "--print_config").out)
+    outcome = cli("fit", f"--config={recipe}", f"--config={name}", "--print_config")
     assert outcome.code == 0, outcome.err
     assert yaml.safe_load(outcome.out) != plain
 

@@ -1,0 +1,73 @@
+"""A trial on Weights & Biases: one run, whose stages have axes of their own."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+from mae_lightning.tracking.loggers import WandbMode, build_loggers
+
+SHOWN = "shown.json"
+
+
+class TrialBoard:
+    """Shows the stages' figures as ``STAGE/NAME`` over ``STAGE/step``, and the trial's own in the summary.
+
+    The process that runs the trial is the only one that speaks to Weights & Biases, so it is one run under DDP too.
+
+    Args:
+        folder: The trial's folder, whose name is the run's.
+        project: The project on Weights & Biases.
+        mode: As for `build_loggers`.
+        parameters: The trial's settings, for the columns of a sweep.
+    """
+
+    def __init__(self, folder: Path, project: str, mode: WandbMode, parameters: Mapping[str, str]) -> None:
+        self.folder = folder
+        loggers = build_loggers(folder, folder.name, project, mode)
+        (self._run,) = (logger.experiment for logger in loggers if isinstance(logger, WandbLogger))
+        self._run.config.update({column(name): _plain(value) for name, value in parameters.items()})
+        path = folder / SHOWN
+        self._shown: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def show(self, stage: str, folder: Path) -> None:
+        """Shows the rows of a stage's metrics.csv that were not shown before, also by an earlier process."""
+        rows = _rows(folder / "metrics.csv")
+        new = rows[self._shown.get(stage, 0) :]
+        if not new:
+            return
+        self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        for row in new:
+            self._run.log({f"{stage}/{name}": value for name, value in row.items()})
+        self._shown[stage] = len(rows)
+        (self.folder / SHOWN).write_text(json.dumps(self._shown))
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Writes the trial's figures and ends the run."""
+        self._run.summary.update(dict(metrics))
+        self._run.log(dict(metrics))
+        self._run.finish()
+
+
+def column(parameter: str) -> str:
+    """A setting's name in a run's config: with slashes, because W&B takes dots for nesting."""
+    return parameter.replace(".", "/")
+
+
+def _plain(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file that another process may be writing."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        lines = [line for line in file if line.endswith("\n")]
+    return [{name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(lines)]

@@ -1,0 +1,264 @@
+"""Trials: their grammar, their figures, and going on after being stopped; and local sweeps of them."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mae_lightning.commands.stages import Stage, StageRecord
+from mae_lightning.commands.sweep_file import read_sweep
+from mae_lightning.commands.trial import parse
+
+ROOT = Path(__file__).parents[2]
+
+FAKE = """
+import pathlib, sys, time
+words = sys.argv[3:]
+given = dict(word.removeprefix("--").split("=", 1) for word in words[1:] if word.startswith("--") and "=" in word)
+folder = pathlib.Path(given["run.dir"]) / given["run.name"]
+here = pathlib.Path(__file__).parent
+with (here / "calls").open("a") as calls:
+    calls.write(f"{folder}\\n")
+for name in (here / "slow", here / "broken"):
+    if name.exists() and name.read_text() == folder.parent.name:
+        time.sleep(60 if name.name == "slow" else 0)
+        sys.exit("error: it broke")
+value = given.get("model.init_args.mask_ratio", "0.75")
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+(folder / "metrics.csv").write_text(f"step,val/accuracy,train/images_per_second\\n1,0.1,90\\n2,{value},110\\n")
+(folder / "config.yaml").write_text(f"seed_everything: {given['seed_everything']}\\nmask_ratio: {value}\\n")
+(folder / "checkpoints/last.ckpt").write_bytes((here / "last.ckpt").read_bytes())
+print("from", given.get("model.init_args.init_from"))
+"""
+
+
+@pytest.fixture
+def fake(here):
+    """A stand-in for training that takes no time; what it was called for is in the file calls."""
+    (here / "fake.py").write_text(FAKE)
+    torch.save({"ShardDataModule": {"position": 0, "data": "0123456789abcdef"}}, here / "last.ckpt")
+    return f"--launcher={sys.executable} {here / 'fake.py'}"
+
+
+STAGES = ("--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--run.wandb=off")
+
+
+def calls(here):
+    return [Path(line).name for line in (here / "calls").read_text().splitlines()]
+
+
+def test_settings_go_to_their_stages():
+    trial = parse(
+        [
+            *STAGES,
+            "--evaluate=few_shot,knn",
+            "--all.trainer.devices=2",
+            "--pretrain.config=none",
+            "--pretrain.config=ablations/loss_all+ablations/target_pixels",
+            "--pretrain.model.init_args.mask_ratio",
+            "0.5",
+            "--evaluate.data=fashion_mnist",
+            "--seed=3",
+        ]
+    )
+    pretrain, finetune, evaluate = (stage.command(Path("t", stage.name), 3, Path("p.ckpt")) for stage in trial.stages)
+    assert pretrain[:4] == [
+        "fit",
+        "--config=quickstart/pretrain",
+        "--config=ablations/loss_all",
+        "--config=ablations/target_pixels",
+    ]
+    assert {"--run.dir=t", "--run.name=pretrain", "--seed_everything=3", "--trainer.devices=2"} <= set(pretrain)
+    assert "--model.init_args.mask_ratio=0.5" in pretrain
+    assert "--trainer.devices=2" in finetune
+    assert not any("mask_ratio" in word for word in finetune)
+    assert evaluate[:5] == ["evaluate", "p.ckpt", "--protocols", "few_shot", "knn"]
+    assert evaluate[-1] == "--data=fashion_mnist"
+    assert trial.parameters["pretrain.config"] == "none+ablations/loss_all+ablations/target_pixels"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to run"),
+        (["--pretrain=x", "--finetune.a=1"], "a stage that is not run; add --finetune="),
+        (["--pretrain=x", "--pretrian.a=1"], "names no stage; did you mean 'pretrain'?"),
+        (["--pretrain=x", "--pretrain.a"], "needs a value"),
+        (["--pretrain=x", "mask_ratio=1"], "unexpected 'mask_ratio=1'"),
+    ],
+)
+def test_mistakes_are_one_line(words, said):
+    with pytest.raises(ValueError, match=said):
+        parse(words)
+
+
+def test_the_name_follows_from_the_settings():
+    names = {parse([*STAGES, *more]).folder for more in ([], ["--seed=1"], ["--finetune.a=1"], ["--pretrain.a=1"])}
+    assert len(names) == 4
+    assert parse(STAGES).folder in names
+
+
+def test_nothing_to_evaluate_is_said():
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        Stage("evaluate", "knn", ()).command(Path("t"), 0, None)
+
+
+def test_a_stopped_trial_goes_on_and_a_finished_stage_stays(cli, here, fake):
+    words = ("trial", *STAGES, fake, "--pretrain.model.init_args.mask_ratio=0.6", "--run.name=t", "--study=x/figure_5")
+    (here / "broken").write_text("t")
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert outcome.err == "error: fit ended with 1: it broke; log: runs/t/pretrain.log\n"
+    assert not StageRecord.read(here / "runs/t/pretrain").finished
+    (here / "broken").unlink()
+    assert cli(*words).code == 0
+    assert cli(*words).code == 0
+    assert calls(here) == ["pretrain", "pretrain", "finetune"]
+
+    record = json.loads((here / "runs/t/trial.json").read_text())
+    assert record["finished"]
+    assert record["metrics"]["trial/pretrain_accuracy"] == 0.6
+    assert record["metrics"]["trial/finetune_accuracy"] == 0.75
+    assert record["metrics"]["trial/pretrain_images_per_second"] == 100
+    assert record["metrics"]["trial/pretrain_seconds"] == record["stages"]["pretrain"]["seconds"] > 0
+    assert record["stages"]["finetune"]["manifest"] == "0123456789ab"
+    assert record["stages"]["finetune"]["config"] != record["stages"]["pretrain"]["config"]
+    assert "from runs/t/pretrain/checkpoints/last.ckpt" in (here / "runs/t/finetune.log").read_text()
+
+    outcome = cli(*words, "--finetune.trainer.max_epochs=9")
+    assert outcome.code == 2
+    assert "a stage with other settings; take another --run.name" in outcome.err
+
+
+def test_shared_pretraining_is_done_once(cli, here, fake):
+    for number, more in enumerate([[], ["--finetune.a=1"], ["--seed=1"]]):
+        outcome = cli("trial", *STAGES, fake, "--share", *more, f"--run.name={number}")
+        assert outcome.code == 0, outcome.err
+    places = [json.loads((here / f"runs/{n}/trial.json").read_text())["stages"]["pretrain"]["folder"] for n in range(3)]
+    assert places[0] == places[1] != places[2]
+    assert places[0].startswith("../shared/pretrain-")
+    assert sum(name.startswith("pretrain") for name in calls(here)) == 2
+
+
+def test_a_trial_is_started_once(cli, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = cli("trial", *STAGES)
+    assert outcome.code == 2
+    assert "start a trial once" in outcome.err
+
+
+SWEEP = """\
+# A sweep.
+method: grid
+name: three
+parameters:
+  pretrain.model.init_args.mask_ratio: {values: [0.25, 0.5, 0.75]}
+  seed: {value: 4}
+command: ["${env}", "${interpreter}", -m, mae_lightning, trial, --pretrain=quickstart/pretrain, "${args}"]
+"""
+
+
+def test_a_killed_sweep_runs_only_what_is_missing(cli, here, fake, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (here / "three.yaml").write_text(SWEEP)
+    words = ["sweep", "three.yaml", fake, "--run.wandb=off"]
+    (here / "slow").write_text("mask_ratio=0.5")
+    process = subprocess.Popen([sys.executable, "-m", "mae_lightning", *words])
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (here / "runs/three/mask_ratio=0.5/pretrain.log").exists():
+        time.sleep(0.2)
+    while time.monotonic() < deadline and len(calls(here)) < 2:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 130
+    before = calls(here)
+    assert before == ["pretrain"] * 2
+    (here / "slow").unlink()
+    (here / "broken").write_text("mask_ratio=0.75")
+
+    outcome = cli(*words)
+    assert outcome.code == 1
+    assert "3 trials, 1 of them finished before" in outcome.out
+    assert "2 of 3: mask_ratio=0.5; about" in outcome.out
+    assert "failed: mask_ratio=0.75: fit ended with 1: it broke; log: runs/three/mask_ratio=0.75/pretrain.log" in (
+        outcome.out
+    )
+    folders = [Path(line).parent.name for line in (here / "calls").read_text().splitlines()]
+    assert folders == [f"mask_ratio={ratio}" for ratio in (0.25, 0.5, 0.5, 0.75)]
+    assert json.loads((here / "runs/three/mask_ratio=0.5/trial.json").read_text())["seed"] == 4
+
+
+def test_dry_run_prints_commands_that_a_shell_takes(cli, here):
+    (here / "three.yaml").write_text(SWEEP)
+    outcome = cli("sweep", "three.yaml", "--dry-run", "--all.trainer.devices=2")
+    lines = outcome.out.splitlines()
+    assert len(lines) == 3
+    words = shlex.split(lines[1])
+    assert words[1:4] == ["-m", "mae_lightning", "trial"]
+    trial = parse(words[4:])
+    assert trial.folder == Path("runs/three/mask_ratio=0.5")
+    assert trial.parameters["pretrain.trainer.devices"] == "2"
+    assert not (here / "runs").exists()
+
+
+def random_sweep(**distribution):
+    text = f"method: random\nparameters: {{x: {json.dumps(distribution)}}}\ncommand: [trial, '${{args}}']\n"
+    Path("random.yaml").write_text(text)
+    return read_sweep(Path("random.yaml"))
+
+
+def test_random_search_is_seeded_and_within_bounds(here):
+    sweep = random_sweep(distribution="log_uniform_values", min=1e-4, max=1e-2)
+    draws = [values["x"] for values in sweep.combinations(400, seed=1)]
+    assert draws == [values["x"] for values in sweep.combinations(400, seed=1)]
+    assert draws != [values["x"] for values in sweep.combinations(400, seed=2)]
+    assert 1e-4 <= min(draws) < max(draws) <= 1e-2
+    assert 160 < sum(draw < 1e-3 for draw in draws) < 240
+    assert {values["x"] for values in random_sweep(min=1, max=3).combinations(50)} == {1, 2, 3}
+    assert {values["x"] for values in random_sweep(values=["a", "b"]).combinations(50)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("grid", "bayes"), "method 'bayes' needs a server"),
+        (("grid", "random"), "a random search has no end of its own"),
+        (("{values: [0.25, 0.5, 0.75]}", "{min: 0, max: 1}"), "a grid needs values"),
+        (("trial", "fit"), "the command must be"),
+        (("parameters", "params"), "is no sweep file"),
+    ],
+)
+def test_what_needs_a_server_or_is_no_sweep_is_said(cli, here, change, said):
+    (here / "three.yaml").write_text(SWEEP.replace(*change))
+    outcome = cli("sweep", "three.yaml", "--dry-run")
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard):
+    settings = [word.removeprefix("--") for word in small[2:]]
+    for_all = ("trainer", "data", "model.init_args.encoder", "model.init_args.warmup_epochs")
+    words = [f"--{'all' if word.startswith(for_all) else 'pretrain'}.{word}" for word in settings]
+    stages = ("--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--evaluate=knn")
+    judged = (f"--evaluate.data={shard}", f"--evaluate.val={shard}")
+    more = ("--pretrain.model.init_args.mask_ratio=0.5", "--seed=7", "--run.name=t", "--run.wandb=offline")
+    outcome = program("trial", *stages, *words, *judged, *more)
+    assert outcome.code == 0, outcome.err + "".join(log.read_text() for log in here.glob("runs/t/*.log"))
+    config = (here / "runs/t/pretrain/config.yaml").read_text()
+    assert "mask_ratio: 0.5" in config
+    assert "seed_everything: 7" in config
+    metrics = json.loads((here / "runs/t/trial.json").read_text())["metrics"]
+    names = {"trial/pretrain_loss", "trial/finetune_accuracy", "trial/knn_accuracy", "trial/finetune_seconds"}
+    assert names <= metrics.keys()
+    (board,) = (here / "runs/t/wandb").glob("offline-run-*/*.wandb")
+    content = board.read_bytes()
+    for name in (b"pretrain/train/loss", b"finetune/val/accuracy", b"trial/knn_accuracy", b"finetune/step"):
+        assert name in content
+    assert not list((here / "runs/t/pretrain").glob("wandb*"))
