@@ -3,6 +3,7 @@
 They are put into timm's VisionTransformer as it stands, so that everything else is timm's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -62,12 +63,12 @@ def position_names(model: nn.Module) -> set[str]:
     return tables | {name for name, _ in model.named_parameters() if name.endswith(".offset_keys")}
 
 
-class PositionTable(nn.Module):
+class PositionTable(nn.Module, ABC):
     """A vector for each token of the sequence."""
 
+    @abstractmethod
     def forward(self) -> Float[Tensor, "token dim"]:
         """All of them, prefix tokens first; prefix tokens without any are left out."""
-        raise NotImplementedError
 
 
 class FlatTable(PositionTable):

@@ -179,7 +179,7 @@ def _moments(weights: Weights, said: Said) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _decoder(weights: Weights, num_heads: int | None) -> TransformerDecoder:
-    dim, depth = weights.decoder["mask_token"].shape[-1], _depth(weights.decoder, "decoder.blocks.")
+    dim, depth = weights.decoder["decoder_embed.weight"].shape[0], _depth(weights.decoder, "decoder.blocks.")
     heads = num_heads or OFFICIAL_DECODER.get(dim)
     if heads is None:
         raise ValueError(
