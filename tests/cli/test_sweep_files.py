@@ -37,7 +37,8 @@ def combinations(content):
 def agent_command(monkeypatch, tmp_path):
     """What W&B's agent starts for a combination of values."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_RUN_ID", "before")
+    for name in ("RUN_ID", "SWEEP_ID", "SWEEP_PARAM_PATH", "DIR"):  # what the agent sets is taken back at the end
+        monkeypatch.setenv(f"WANDB_{name}", "before")
     started = []
     monkeypatch.setattr(wandb.wandb_agent, "AgentProcess", lambda **options: started.append(options) or Dead())
 
