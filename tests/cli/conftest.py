@@ -48,10 +48,11 @@ def cli(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def program(here: Path) -> Callable[..., Outcome]:
-    """Runs the program as a process of its own, in an empty folder."""
+    """Runs the program as a process of its own, in an empty folder, without what W&B left in this process."""
 
     def run(*arguments: str, command: tuple[str, ...] = ("-m", "mae_lightning")) -> Outcome:
-        environment = os.environ | {"PYTHONPATH": str(PACKAGE_FOLDER), "OMP_NUM_THREADS": "1"}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        environment = inherited | {"PYTHONPATH": str(PACKAGE_FOLDER), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, *command, *arguments], capture_output=True, text=True, env=environment, timeout=1200
         )
