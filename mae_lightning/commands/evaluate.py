@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", required=True, help="labelled training data: a catalogue name, manifest, shards, folder"
     )
     parser.add_argument("--val", help="images to judge on; by default the data's own held-out split")
+    parser.add_argument("--classes", help="judge on these classes alone, such as 6-9 or 0,3,7-9")
     parser.add_argument(
         "--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, metavar="NAME", help="of %(choices)s"
     )
@@ -102,6 +103,7 @@ def _manifests(args: argparse.Namespace) -> tuple["Manifest", "Manifest"]:
     """
     from mae_lightning.data.sources import held_out_name, open_source, with_classes_of
     from mae_lightning.data.statistics import some_rows
+    from mae_lightning.data.subsets import of_classes
 
     train = open_source(args.data, "train")
     name = args.val or held_out_name(args.data)
@@ -111,6 +113,8 @@ def _manifests(args: argparse.Namespace) -> tuple["Manifest", "Manifest"]:
     for source in (train, held_out):
         if not source.manifest.is_labelled:
             raise ValueError(f"{source.name} has no labels; the protocols need labelled images")
+    if args.classes is not None:
+        train, held_out = of_classes({"train": train, "val": held_out}, args.classes).values()
     manifest = train.manifest
     if args.max_train is not None:
         manifest = manifest.select(some_rows(manifest, args.max_train, args.seed))

@@ -48,15 +48,15 @@ class Stage:
         """Of everything that was asked for."""
         return short_digest([self.name, self.recipe, *self.settings])
 
-    def command(self, folder: Path, seed: int, pretrained: Path | None) -> list[str]:
+    def command(self, folder: Path, seed: int, encoder: Path | None) -> list[str]:
         """The arguments of this program that run the stage.
 
         Args:
             folder: Where it writes.
             seed: Of everything that is drawn.
-            pretrained: The checkpoint that the trial's pretraining wrote; None leaves the recipe's own.
+            encoder: The checkpoint of an earlier stage to start from or to judge; None leaves the recipe's own.
         """
-        return (self._evaluate if self.name == "evaluate" else self._fit)(folder, seed, pretrained)
+        return (self._evaluate if self.name == "evaluate" else self._fit)(folder, seed, encoder)
 
     def _fit(self, folder: Path, seed: int, pretrained: Path | None) -> list[str]:
         named = [name for key, value in self.settings if key == "config" for name in value.split("+")]
@@ -68,8 +68,8 @@ class Stage:
             words.append(f"--model.init_args.init_from={pretrained}")
         return words + self._flags()
 
-    def _evaluate(self, folder: Path, seed: int, pretrained: Path | None) -> list[str]:
-        encoder = pretrained or dict(self.settings).get("encoder")
+    def _evaluate(self, folder: Path, seed: int, trained: Path | None) -> list[str]:
+        encoder = dict(self.settings).get("encoder", trained)
         if encoder is None:
             raise ValueError("nothing to evaluate: give --pretrain=RECIPE, or --evaluate.encoder=CHECKPOINT")
         protocols = ["--protocols", *self.recipe.split(",")]

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,13 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrain", metavar="RECIPE", help="first stage: its encoder goes to the others")
     parser.add_argument("--finetune", metavar="RECIPE", help="from the pretrained encoder, or the recipe's init_from")
     parser.add_argument("--probe", metavar="RECIPE", help="likewise")
-    parser.add_argument("--evaluate", metavar="PROTOCOLS", help="of frozen features: few_shot,knn,linear,attentive")
+    parser.add_argument(
+        "--evaluate",
+        metavar="PROTOCOLS",
+        help="of the frozen encoder, pretrained or else trained: few_shot,knn",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every stage (default: 0)")
     parser.add_argument(
         "--study", metavar="NAME", help="table or figure it belongs to, for report: quickstart/table_1c"
     )
     parser.add_argument("--share", action="store_true", help="trials of equal pretraining in one --run.dir share it")
-    parser.add_argument("--launcher", default="", help="in place of python: 'torchrun --nproc-per-node 8'")
+    parser.add_argument("--launcher", default="", help="of training, in place of python: 'torchrun --nproc-per-node 8'")
     parser.add_argument("--run.name", dest="name", help="folder's name (default: after the recipe and the settings)")
     parser.add_argument("--run.dir", dest="dir", default="runs", type=Path, help="where it lies (default: runs)")
     parser.add_argument("--run.project", dest="project", default="mae-lightning", help="on Weights & Biases")
@@ -176,7 +180,14 @@ def _board(args: argparse.Namespace, trial: Trial) -> "TrialBoard | None":
         return None
     from mae_lightning.tracking.trial_board import TrialBoard
 
-    return TrialBoard(trial.folder, args.project, args.wandb, trial.parameters)
+    return TrialBoard(trial.folder, args.project, args.wandb, trial.parameters, trial.study)
+
+
+def _encoder_for(stage: Stage, trained: Mapping[str, Path]) -> Path | None:
+    """The checkpoint that a stage works on: the pretrained one; evaluation falls back on the last that was trained."""
+    if stage.name == "evaluate" and trained:
+        return trained.get("pretrain", list(trained.values())[-1])
+    return trained.get("pretrain")
 
 
 class _Execution:
@@ -201,11 +212,11 @@ class _Execution:
             "stages": {},
         }
         write_json(trial.folder / TRIAL, record)
-        pretrained: Path | None = None
+        encoders: dict[str, Path] = {}
         for stage in trial.stages:
             folder = trial.place(stage)
-            done = self._stage(stage, folder, pretrained)
-            pretrained = folder / CHECKPOINT if stage.name == "pretrain" else pretrained
+            done = self._stage(stage, folder, _encoder_for(stage, encoders))
+            encoders[stage.name] = folder / CHECKPOINT
             figures = dict(done.figures or {})
             record["draws"] |= figures.pop("draws", {})
             record["metrics"] |= {f"trial/{name}": value for name, value in figures.items()}
@@ -215,10 +226,10 @@ class _Execution:
         record["finished"] = True
         write_json(trial.folder / TRIAL, record)
         if self.board is not None:
-            self.board.finish(record["metrics"])
+            self.board.finish(record)
         return record
 
-    def _stage(self, stage: Stage, folder: Path, pretrained: Path | None) -> StageRecord:
+    def _stage(self, stage: Stage, folder: Path, encoder: Path | None) -> StageRecord:
         """The stage's record, after running what is missing of it."""
         with sole_worker(folder) as lock:
             record = StageRecord.read(folder) or StageRecord(stage.digest)
@@ -228,18 +239,19 @@ class _Execution:
                 print(f"{stage.name}: finished before, {folder}", flush=True)
             else:
                 record.write(folder)
-                record = self._run(stage, folder, pretrained, record, lock)
+                record = self._run(stage, folder, encoder, record, lock)
         self._watch(stage, folder)
         return record
 
-    def _run(self, stage: Stage, folder: Path, pretrained: Path | None, record: StageRecord, lock: int) -> StageRecord:
+    def _run(self, stage: Stage, folder: Path, encoder: Path | None, record: StageRecord, lock: int) -> StageRecord:
         from mae_lightning.tracking.stage_figures import read_stage
 
         log = folder.with_name(f"{folder.name}.log")
         print(f"{stage.name}: {folder}, log {log}", flush=True)
-        words, start = stage.command(folder, self.trial.seed, pretrained), time.monotonic()
+        words, start = stage.command(folder, self.trial.seed, encoder), time.monotonic()
         try:
-            run_program(words, log, self.trial.launcher, lock, lambda: self._watch(stage, folder))
+            launcher = self.trial.launcher if stage.name in TRAINED else ""  # evaluation is one process
+            run_program(words, log, launcher, lock, lambda: self._watch(stage, folder))
         finally:
             record = replace(record, seconds=record.seconds + elapsed_since(start))
             record.write(folder)

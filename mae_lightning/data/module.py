@@ -26,11 +26,11 @@ from mae_lightning.data.samples import SampleMaker
 from mae_lightning.data.sources import Source, held_out_name, open_source, with_classes_of
 from mae_lightning.data.statistics import channels_and_type, mean_and_std, some_rows
 from mae_lightning.data.stream import MicroBatches
-from mae_lightning.data.subsets import part_of
+from mae_lightning.data.subsets import of_classes, part_of
 from mae_lightning.data.transforms import Augmentation, EvaluationCrop, RandomResizedCropFlip
 from mae_lightning.data.urls import Patience
 
-__all__ = ["ShardDataModule", "Split"]
+__all__ = ["ShardDataModule", "Split", "workers_for"]
 
 Split = Literal["train", "val", "test", "predict"]
 MAX_AUTO_WORKERS = 16
@@ -44,6 +44,7 @@ class ShardDataModule(L.LightningDataModule):
     Args:
         train: Training data.
         val: Held-out data; None takes the validation split of `train` where that names a data set with one.
+        classes: Only these classes, numbered anew in this order: ``0-5`` or ``0,3,7-9``; None for all.
         hold_out: Share of each training class that is held out, drawn with the seed, to choose settings by: validation
             then is on it, and `test` on `val`.
         label_fraction: Share of each class that is trained on, drawn with the seed from what is not held out.
@@ -87,6 +88,7 @@ class ShardDataModule(L.LightningDataModule):
         val: str | None = None,
         predict: str | None = None,
         *,
+        classes: str | None = None,
         hold_out: float = 0.0,
         label_fraction: float = 1.0,
         labels_per_class: int | None = None,
@@ -116,6 +118,8 @@ class ShardDataModule(L.LightningDataModule):
         self.bad_samples = BadSamples(max_bad_samples)
         self.augmentation = augmentation or RandomResizedCropFlip()
         self.sources = _open_sources(train, val, predict)
+        if classes is not None:
+            self.sources = of_classes(self.sources, classes)
         main = next(iter(self.sources.values()))
         if "train" in self.sources:
             self.sources["train"], held_out = part_of(main, hold_out, label_fraction, labels_per_class, seed)
@@ -342,11 +346,7 @@ class ShardDataModule(L.LightningDataModule):
         return self._loader(stream, split, lambda: (0, 0))
 
     def _loader(self, stream: MicroBatches, split: str, position: Callable[[], tuple[int, int]]) -> Loader:
-        if self.num_workers == "auto":  # one core less than this device's share; a single one would only get in the way
-            spare = suggested_max_num_workers(self._trainer.num_devices)
-            workers = min(spare, MAX_AUTO_WORKERS) if spare > 1 else 0
-        else:
-            workers = self.num_workers
+        workers = workers_for(self.num_workers, self._trainer.num_devices)
         self._loaders.append(
             Loader(
                 stream,
@@ -359,6 +359,19 @@ class ShardDataModule(L.LightningDataModule):
             )
         )
         return self._loaders[-1]
+
+
+def workers_for(asked: int | Literal["auto"], num_devices: int) -> int:
+    """Processes that read on each of a machine's devices.
+
+    Args:
+        asked: Their number; "auto" is one core less than a device's share, and a single one would only get in the way.
+        num_devices: Of this machine.
+    """
+    if asked != "auto":
+        return asked
+    spare = suggested_max_num_workers(num_devices)
+    return min(spare, MAX_AUTO_WORKERS) if spare > 1 else 0
 
 
 def _open_sources(train: str | None, val: str | None, predict: str | None) -> dict[Split, Source]:

@@ -17,7 +17,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
 from mae_lightning.data.plan import Lanes, default_lanes
 from mae_lightning.data.tars import DAMAGE, is_gzipped, split_name
-from mae_lightning.data.urls import Patience, is_remote, open_url
+from mae_lightning.data.urls import Patience, is_remote, open_url, public_name
 
 __all__ = ["UNPACK_LIMIT", "Files", "can_seek", "lanes_for", "naming", "read_or_reason", "read_rows", "stream_bytes"]
 
@@ -130,15 +130,21 @@ def stream_bytes(
                 if not wanted:
                     break
         except DAMAGE as error:
-            reason = error
+            reason = _as_raised(error)
         for row in wanted.values():
             yield row, reason
+
+
+def _as_raised(error: Exception) -> Exception:
+    """The error without the stream and the name that webdataset adds to what it says."""
+    is_plain = isinstance(error, OSError) or len(error.args) < 2
+    return error if is_plain else ValueError(str(error.args[0]))
 
 
 def _members(url: str, wanted: dict[str, int], manifest: Manifest, patience: Patience) -> Iterator[tuple[str, bytes]]:
     kinds = {key: IMAGE_KINDS[manifest.kind[row]] for key, row in wanted.items()}
     with open_url(url, patience) as stream:
-        files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
+        files = tar_file_expander([{"url": public_name(url), "stream": stream}], select_files=_is_image)
         for sample in group_by_keys(files):
             key = sample["__key__"]
             if key in wanted and kinds[key] in sample:

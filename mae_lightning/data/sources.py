@@ -26,6 +26,7 @@ from mae_lightning.data.urls import is_remote, public_name
 
 __all__ = [
     "Source",
+    "WrongLabelsError",
     "class_names_beside",
     "expand_shards",
     "held_out_name",
@@ -36,6 +37,10 @@ __all__ = [
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SPLITS = ("train", "val", "test")
+
+
+class WrongLabelsError(ValueError):
+    """The labels and the names of the classes do not go together."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ def _checked(source: Source) -> Source:
         outside = np.flatnonzero(manifest.label >= len(names))
         if len(outside):
             row = int(outside[0])
-            raise ValueError(
+            raise WrongLabelsError(
                 f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(names) - 1}"
             )
     return source
@@ -227,7 +232,7 @@ def with_classes_of(source: Source, training: Source) -> Source:
         return _checked(replace(source, class_names=theirs) if theirs else source)
     unknown = sorted(set(ours) - set(theirs))
     if unknown:
-        raise ValueError(f"{source.name} has the class '{unknown[0]}', which {training.name} lacks")
+        raise WrongLabelsError(f"{source.name} has the class '{unknown[0]}', which {training.name} lacks")
     order = np.array([theirs.index(name) for name in ours])
     relabelled = replace(source.manifest, label=order[source.manifest.label])
     return replace(source, manifest=relabelled, class_names=theirs)

@@ -1,9 +1,12 @@
-"""Seeded parts of a labelled training set: fewer labels, and a hold-out to choose on."""
+"""Parts of labelled data: some classes, fewer labels, and a hold-out to choose on; what is drawn has a seed."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +14,63 @@ from numpy.typing import NDArray
 from mae_lightning.data.plan import draw
 from mae_lightning.data.sources import Source
 
-__all__ = ["hold_out", "labelled_part", "part_of"]
+__all__ = ["hold_out", "labelled_part", "of_classes", "part_of"]
+
+Split = TypeVar("Split", bound=str)
+RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+
+
+def of_classes(sources: Mapping[Split, Source], classes: str) -> dict[Split, Source]:
+    """The samples of some classes alone, labelled anew from 0 in the order that was asked for; names stay with them.
+
+    Args:
+        sources: By split, labelled alike; unlabelled data to predict on stays as it is.
+        classes: Their numbers, with ranges: ``0-5`` or ``0,3,7-9``.
+
+    Raises:
+        ValueError: A class is unknown, twice there or without a sample, or there are no labels.
+    """
+    first = next(iter(sources.values()))
+    if first.num_classes is None:
+        raise ValueError(f"classes {classes}: {first.name} has no labels to choose by")
+    chosen = _class_numbers(classes, first)
+    for number in chosen:
+        if not (first.manifest.label == number).any():
+            raise ValueError(f"classes {classes}: {first.name} has no sample of class {number}")
+    return {
+        split: source if split == "predict" and not source.manifest.is_labelled else _restricted(source, chosen)
+        for split, source in sources.items()
+    }
+
+
+def _class_numbers(text: str, source: Source) -> list[int]:
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = RANGE.fullmatch(part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"classes {text!r}: {part!r} is no number and no range; write 0-5 or 0,3,7-9")
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    last = (source.num_classes or 0) - 1
+    for number in numbers:
+        if number > last:
+            raise ValueError(f"classes {text!r}: {source.name} has no class {number}; its classes are 0 to {last}")
+        if numbers.count(number) > 1:
+            raise ValueError(f"classes {text!r}: class {number} is there twice")
+    return numbers
+
+
+def _restricted(source: Source, chosen: list[int]) -> Source:
+    manifest, place = source.manifest, np.full(max(chosen) + 1, -1)
+    place[chosen] = np.arange(len(chosen))
+    manifest = manifest.select(np.flatnonzero(np.isin(manifest.label, chosen)))
+    if not len(manifest):
+        raise ValueError(f"{source.name} has no sample of the classes that were asked for")
+    names = source.class_names
+    return replace(
+        source,
+        manifest=replace(manifest, label=place[manifest.label]),
+        class_names=None if names is None else tuple(names[number] for number in chosen),
+    )
 
 
 def part_of(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
-__all__ = ["Patience", "is_remote", "open_url", "public_name"]
+__all__ = ["Patience", "is_remote", "open_url", "public_name", "stored_size"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,31 @@ def open_url(url: str, patience: Patience = Patience()) -> io.BufferedReader:
         return Path(url.removeprefix("file://")).open("rb")
     opener = _open_http if urlsplit(url).scheme.lower() in ("http", "https") else _open_fsspec
     return io.BufferedReader(_Retrying(url, opener, patience), buffer_size=2**20)
+
+
+def stored_size(url: str, timeout: float) -> int | None:
+    """Bytes of a remote file, without reading it; None where the server does not say.
+
+    Asks for its first byte, which links signed for reading alone allow too.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        if urlsplit(url).scheme.lower() not in ("http", "https"):
+            filesystem, path = fsspec.core.url_to_fs(url)
+            return int(filesystem.info(path)["size"])
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers={"Range": "bytes=0-0"}), timeout=timeout
+        ) as answer:
+            size = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get(
+                "Content-Length", ""
+            )
+    except (OSError, HTTPException, ImportError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise ValueError(f"cannot be read: {_reason(error)}") from None
+    return int(size) if size.isdigit() else None
 
 
 @runtime_checkable

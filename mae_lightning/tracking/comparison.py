@@ -150,10 +150,10 @@ def _compare(name: str, trials: Sequence[TrialRecord]) -> Comparison:
     groups: dict[int, list[TrialRecord]] = {}
     rows = list(study.rows)
     for trial in trials:
-        place = next((number for number, row in enumerate(rows) if _is_of(trial, study.axis, row, is_small)), None)
+        place = next((number for number, row in enumerate(rows) if _is_of(trial, study, row, is_small)), None)
         if place is None:
-            value = _value(trial, study.axis)
-            rows.append(Row(str(value), value, small=value))
+            value = _place(trial, study)
+            rows.append(Row(_label(study, value), value, small=value))
             place = len(rows) - 1
         groups.setdefault(place, []).append(trial)
     known = len(study.rows)
@@ -164,9 +164,28 @@ def _compare(name: str, trials: Sequence[TrialRecord]) -> Comparison:
     return Comparison(name, study, lines, reference)
 
 
-def _is_of(trial: TrialRecord, axis: str, row: Row, is_small: bool) -> bool:
+def _is_of(trial: TrialRecord, study: Study, row: Row, is_small: bool) -> bool:
     wanted = row.small if is_small and row.small is not None else row.value
-    return bool(_value(trial, axis) == wanted)
+    return bool(_place(trial, study) == wanted)
+
+
+def _place(trial: TrialRecord, study: Study) -> Any:
+    """The axis' value; of several settings all of theirs."""
+    if study.combined:
+        return tuple(_value(trial, axis) for axis in study.combined)
+    return _value(trial, study.axis)
+
+
+def _label(study: Study, value: Any) -> str:
+    if study.combined:
+        return ", ".join(
+            f"{word} {part}" for word, part in zip(study.combined.values(), map(_short, value), strict=True)
+        )
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _value(trial: TrialRecord, axis: str) -> Any:
@@ -182,9 +201,10 @@ def _value(trial: TrialRecord, axis: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _sortable(value: Any) -> tuple[bool, float, str]:
-    is_number = isinstance(value, int | float)
-    return (not is_number, float(value) if is_number else 0.0, str(value))
+def _sortable(value: Any) -> list[tuple[bool, float, str]]:
+    parts = value if isinstance(value, tuple) else (value,)
+    numbers = [isinstance(part, int | float) for part in parts]
+    return [(not n, float(part) if n else 0.0, str(part)) for n, part in zip(numbers, parts, strict=True)]
 
 
 def _line(row: Row, trials: Sequence[TrialRecord], study: Study) -> Line:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mae_lightning.pictures.curves import Points, draw_panels
 from mae_lightning.tracking.comparison import Comparison
+from mae_lightning.tracking.report_maps import draw_positions
 from mae_lightning.tracking.report_tables import READING, Table, plain_rows, scale_of, sentences, tables
 from mae_lightning.tracking.studies import Column
 
@@ -29,7 +30,10 @@ img { max-width: 100%; height: auto } .note { color: #57606a }
 def write_report(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
     """Writes everything into a folder and returns the files, the pages first."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {comparison.name: _picture(comparison, folder) for comparison in comparisons}
+    pictures = {
+        comparison.name: draw_positions(comparison, folder) or _picture(comparison, folder)
+        for comparison in comparisons
+    }
     pages = {
         "report.md": _markdown(comparisons, pictures),
         "report.tex": "\n\n".join(table.latex() for each in comparisons for table in tables(each)[:-1]) + "\n",
@@ -74,24 +78,29 @@ def _markdown(comparisons: Sequence[Comparison], pictures: dict[str, list[Path]]
         for table in tables(comparison):
             parts += [f"**{table.title}**", table.markdown()]
         parts += list(sentences(comparison))
-        parts.append(f"![{comparison.study.title}]({pictures[comparison.name][0].name})")
+        parts += [f"![{comparison.study.title}]({picture.name})" for picture in _shown(pictures[comparison.name])]
     return "\n\n".join(parts) + "\n"
 
 
 def _page(comparisons: Sequence[Comparison], pictures: dict[str, list[Path]]) -> str:
     body = ["<h1>Ours beside the papers'</h1>", f'<p class="note">{html.escape(READING)}</p>']
     for comparison in comparisons:
-        image = base64.b64encode(pictures[comparison.name][0].read_bytes()).decode()
         title = html.escape(comparison.study.title)
         body.append(f"<h2>{title} ({html.escape(comparison.name)})</h2>")
         body += [_table(table) for table in tables(comparison)]
         body += [f"<p>{html.escape(sentence)}</p>" for sentence in sentences(comparison)]
-        body.append(f'<img alt="{title}: the paper left, ours right" src="data:image/png;base64,{image}">')
+        images = [base64.b64encode(picture.read_bytes()).decode() for picture in _shown(pictures[comparison.name])]
+        body += [f'<img alt="{title}" src="data:image/png;base64,{image}">' for image in images]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     title = "<title>Ablations: ours beside the papers'</title>"
     content = "\n".join(body)
     page = f'<html lang="en">\n<head>{head}{title}<style>{STYLE}</style></head>\n<body>\n{content}\n</body>\n</html>'
     return f"<!doctype html>\n{page}\n"
+
+
+def _shown(pictures: Sequence[Path]) -> list[Path]:
+    """Those that a page shows."""
+    return [picture for picture in pictures if picture.suffix == ".png"]
 
 
 def _table(table: Table) -> str:

@@ -7,14 +7,15 @@ from statistics import mean
 from typing import Any
 
 from mae_lightning.tracking.comparison import AGREES, DIFFERS, OPEN, TIE, Cell, Comparison, Line, Verdict
-from mae_lightning.tracking.studies import EQUAL, Column
+from mae_lightning.tracking.studies import EQUAL, FLOPS, Column
 
 NOTHING = "–"
 READING = (
     "Ours: mean and 95 % interval after Student's t, over seeds, or over the draws of the shots of a single training."
     " Differences are paired by seed or draw; where the interval holds 0 they are a tie, and a single pair stays open."
     f" Differences of the paper's under {EQUAL} points count as equal. Intervals are not widened for the number of"
-    " comparisons. Masked losses are never ranked across targets or ratios."
+    " comparisons. Masked losses are never ranked across targets or ratios. FLOPs are of pretraining, forward and"
+    " backward for one image, as multiples of the row marked *'s: counted, not measured."
 )
 
 
@@ -75,14 +76,15 @@ def _figures(comparison: Comparison) -> Table:
     for line in comparison.lines:
         label = line.row.label + (" *" if line is comparison.reference else "")
         cells = [text for column in columns for text in (_paper(line, column), _ours(comparison, line, column))]
-        rows.append([label, *cells, _seeds(line), _minutes(line)])
+        rows.append([label, *cells, *_costs(comparison, line), _seeds(line), _minutes(line)])
     title = f"{comparison.study.title}. {comparison.study.source}; ours: {comparison.name}"
-    return Table(title, ["", *sides, "seeds", "minutes a trial"], rows)
+    costs = [f"FLOPs, {side}" for side in _cost_sides(comparison)]
+    return Table(title, ["", *sides, *costs, "seeds", "minutes a trial"], rows)
 
 
 def _paper(line: Line, column: Column) -> str:
     value = line.row.paper.get(column.metric)
-    return NOTHING if value is None else f"{value:.1f}"
+    return NOTHING if value is None else f"{value:.{column.digits}f}"
 
 
 def _ours(comparison: Comparison, line: Line, column: Column) -> str:
@@ -90,12 +92,8 @@ def _ours(comparison: Comparison, line: Line, column: Column) -> str:
     if cell is None:
         return NOTHING
     scale = scale_of(comparison, column)
-    spread = "" if math.isinf(cell.half_width) else f" ± {cell.half_width / scale:.{_digits(column)}f}"
-    return f"{cell.mean / scale:.{_digits(column)}f}{spread}"
-
-
-def _digits(column: Column) -> int:
-    return 2 if column.relative else 1
+    spread = "" if math.isinf(cell.half_width) else f" ± {cell.half_width / scale:.{column.digits}f}"
+    return f"{cell.mean / scale:.{column.digits}f}{spread}"
 
 
 def scale_of(comparison: Comparison, column: Column) -> float:
@@ -104,6 +102,32 @@ def scale_of(comparison: Comparison, column: Column) -> float:
     if not column.relative or reference is None or column.metric not in reference.cells:
         return 1.0
     return reference.cells[column.metric].mean
+
+
+def flops_of(line: Line | None) -> float | None:
+    """FLOPs of pretraining for one image, where a trial of the row counted them."""
+    known = [trial.metrics[FLOPS] for trial in line.trials if FLOPS in trial.metrics] if line is not None else []
+    return mean(known) if known else None
+
+
+def _cost_sides(comparison: Comparison) -> list[str]:
+    """Who has FLOPs to show: paper, ours, both or none."""
+    known = {
+        "paper": any(FLOPS in line.row.paper for line in comparison.lines),
+        "ours": any(flops_of(line) is not None for line in comparison.lines),
+    }
+    return [side for side, is_known in known.items() if is_known]
+
+
+def _costs(comparison: Comparison, line: Line) -> list[str]:
+    shown = {"paper": NOTHING, "ours": NOTHING}
+    if FLOPS in line.row.paper:
+        shown["paper"] = f"{line.row.paper[FLOPS]:.1f}x"
+    ours, reference = flops_of(line), flops_of(comparison.reference)
+    if ours is not None:
+        ratio = f"{ours / reference:.2f}x, " if reference else ""
+        shown["ours"] = f"{ratio}{ours / 1e9:.3g} G"
+    return [shown[side] for side in _cost_sides(comparison)]
 
 
 def _seeds(line: Line) -> str:
@@ -118,7 +142,7 @@ def _differences(comparison: Comparison) -> Table | None:
     rows = []
     for verdict in comparison.verdicts():
         scale = scale_of(comparison, verdict.column)
-        paper = NOTHING if verdict.paper is None else f"{verdict.paper:+.1f}"
+        paper = NOTHING if verdict.paper is None else f"{verdict.paper:+.{verdict.column.digits}f}"
         cells = [f"{verdict.first} – {verdict.second}", verdict.column.title, paper, _difference(verdict, scale)]
         rows.append([*cells, outcome(verdict)])
     if not rows:
@@ -130,7 +154,7 @@ def _difference(verdict: Verdict, scale: float) -> str:
     ours = verdict.ours
     if ours is None:
         return NOTHING
-    middle, half, digits = ours.mean / scale, ours.half_width / scale, _digits(verdict.column)
+    middle, half, digits = ours.mean / scale, ours.half_width / scale, verdict.column.digits
     pairs = f"{ours.pairs} pair{'s' if ours.pairs > 1 else ''}"
     if ours.pairs == 1:
         return f"{middle:+.{digits}f}, {pairs}"
@@ -189,6 +213,7 @@ def plain_rows(comparison: Comparison) -> list[dict[str, Any]]:
                     "half width": cell.half_width if cell is not None and math.isfinite(cell.half_width) else None,
                     "values": len(cell.values) if cell is not None else 0,
                     "seeds": _seeds(line) if known else "",
+                    "FLOPs": flops_of(line),
                     "code": ", ".join(sorted({trial.code for trial in line.trials})),
                 }
             )

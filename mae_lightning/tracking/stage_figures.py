@@ -8,7 +8,7 @@ from typing import Any
 
 from mae_lightning.tracking.provenance import config_hash
 from mae_lightning.tracking.runs import RunRecord, read_run
-from mae_lightning.weights import read_checkpoint
+from mae_lightning.weights import FLOPS_KEY, read_checkpoint
 
 FINAL = {"accuracy": "val/accuracy", "loss": "val/loss", "psnr": "val/psnr"}
 """Figures of the last epoch: nothing is selected."""
@@ -27,8 +27,10 @@ def read_stage(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]
         return _evaluation(json.loads((folder / "results.json").read_text())), {}
     record = read_run(folder)
     provenance = {"config": config_hash(record.config)}
-    digest = _manifest_digest(folder / "checkpoints/last.ckpt")
-    return _training(name, record), provenance | ({"manifest": digest[:DIGITS]} if digest else {})
+    checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
+    digest = _manifest_digest(checkpoint)
+    cost = {f"{name}_{FLOPS_KEY}": checkpoint[FLOPS_KEY]} if FLOPS_KEY in checkpoint else {}
+    return _training(name, record) | cost, provenance | ({"manifest": digest[:DIGITS]} if digest else {})
 
 
 def _training(name: str, record: RunRecord) -> dict[str, Any]:
@@ -38,8 +40,8 @@ def _training(name: str, record: RunRecord) -> dict[str, Any]:
     return figures | ({f"{name}_images_per_second": median(paces)} if paces else {})
 
 
-def _manifest_digest(checkpoint: Path) -> str | None:
-    for value in read_checkpoint(checkpoint).values():
+def _manifest_digest(checkpoint: Mapping[str, Any]) -> str | None:
+    for value in checkpoint.values():
         if isinstance(value, Mapping) and isinstance(value.get("data"), str) and "position" in value:
             return str(value["data"])
     return None

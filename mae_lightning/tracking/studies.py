@@ -21,12 +21,14 @@ class Column:
         title: The paper's word for it.
         percent: Whether it is a share, shown in percent.
         relative: Whether it is shown as a multiple of the first row's.
+        digits: Decimals that are shown.
     """
 
     metric: str
     title: str
     percent: bool = True
     relative: bool = False
+    digits: int = 1
 
     def __post_init__(self) -> None:
         assert not self.metric.endswith(("_loss", "_psnr")), self.metric
@@ -63,6 +65,8 @@ class Study:
         columns: What is measured.
         is_curve: Whether the axis is a number that the paper draws a curve over.
         note: What to know when reading it.
+        combined: Where several settings are varied, the word for each; a row then is a combination of them.
+        shows_positions: Whether the paper's figure is of the trained models' position embeddings.
     """
 
     title: str
@@ -72,12 +76,18 @@ class Study:
     columns: tuple[Column, ...]
     is_curve: bool = False
     note: str = ""
+    combined: Mapping[str, str] = field(default_factory=dict)
+    shows_positions: bool = False
 
 
 FINETUNE, LINEAR = "trial/finetune_accuracy", "trial/probe_accuracy"
 FEW_SHOT, PACE = "trial/few_shot_accuracy", "trial/pretrain_images_per_second"
+FLOPS = "trial/pretrain_flops_per_image"
+"""What a row costs: shown as a multiple of the default row's, and not ranked."""
 BOTH = (Column(FINETUNE, "ft"), Column(LINEAR, "lin"))
 OVERLAY = "pretrain.config"
+_1D, _2D = "ablations/vit_positions_1d", "ablations/vit_positions_2d"
+_EVERY_LAYER = "ablations/vit_positions_every_layer"
 LARGE = "ViT-L/16, 800 epochs, ImageNet-1k top-1"
 
 
@@ -116,9 +126,12 @@ STUDIES = {
     ),
     "table_1c": Study(
         "Mask token in the encoder",
-        f"MAE, Table 1c ({LARGE}); with the token a step takes 3.3 times the FLOPs",
+        f"MAE, Table 1c ({LARGE})",
         "pretrain.model.mask_token_in_encoder",
-        (_row("encoder with [M]", True, 84.2, 59.6), _row("encoder without [M]", False, 84.9, 73.5, default=True)),
+        (
+            Row("encoder with [M]", True, {FINETUNE: 84.2, LINEAR: 59.6, FLOPS: 3.3}),
+            Row("encoder without [M]", False, {FINETUNE: 84.9, LINEAR: 73.5, FLOPS: 1.0}, is_default=True),
+        ),
         BOTH,
         note="BERT's replacement (bert) stands in no table of the paper.",
     ),
@@ -157,6 +170,7 @@ STUDIES = {
             _row("grid 75 %", "ablations/mask_grid", 84.0, 66.0),
         ),
         BOTH,
+        note="The shipped images are brought to 32 x 32 pixels, 8 x 8 patches: grid sampling needs even sides.",
     ),
     "figure_5": Study(
         "Mask ratio",
@@ -209,8 +223,43 @@ STUDIES = {
             Row("without [M]", "none", {PACE: 2.8}),
             Row("without [M], decoder of 1 block", "ablations/decoder_depth_1", {PACE: 3.7}),
         ),
-        (Column(PACE, "speed-up", percent=False, relative=True),),
+        (Column(PACE, "speed-up", percent=False, relative=True, digits=2),),
         note="Images a second of training alone, as a multiple of the first row's; start and validation do not count.",
+    ),
+    "vit_table_8": Study(
+        "Position embedding of a ViT",
+        "ViT, Table 8 (ViT-B/16, ImageNet 5-shot linear)",
+        "finetune.config",
+        tuple(
+            Row(label, overlays, {FEW_SHOT: accuracy}, is_default=label == "1-D, stem")
+            for label, overlays, accuracy in (
+                ("none", "ablations/vit_positions_none", 61.382),
+                ("1-D, stem", _1D, 64.206),
+                ("1-D, every layer", f"{_1D}+{_EVERY_LAYER}", 63.964),
+                ("1-D, every layer, shared", f"{_1D}+{_EVERY_LAYER}_shared", 64.292),
+                ("2-D, stem", _2D, 64.001),
+                ("2-D, every layer", f"{_2D}+{_EVERY_LAYER}", 64.046),
+                ("2-D, every layer, shared", f"{_2D}+{_EVERY_LAYER}_shared", 64.022),
+                ("relative", "ablations/vit_positions_relative", 64.032),
+            )
+        ),
+        (Column(FEW_SHOT, "5-shot", digits=2),),
+        note="The encoder is trained on some classes and judged on the others, which it never saw, by closed-form least"
+        " squares from 5 images a class. The ten draws of these images are the same for every row and seed.",
+    ),
+    "vit_figure_9": Study(
+        "Position embeddings of a ViT after different training",
+        "ViT, Figure 9 (ViT-L/16; 7 and 14 epochs, lr 0.0002 and 0.0004, weight decay 0.01 and 0.1, as recalled)",
+        "finetune.trainer.max_epochs",
+        (),
+        (Column(FINETUNE, "top-1"),),
+        note="The paper's figure is the maps, not an accuracy: look for rows and columns, and how sharp they are.",
+        combined={
+            "finetune.trainer.max_epochs": "epochs",
+            "finetune.model.base_lr": "base lr",
+            "finetune.model.weight_decay": "decay",
+        },
+        shows_positions=True,
     ),
     "block_norm": Study(
         "LayerNorm or BatchNorm in a ViT's blocks, from scratch",

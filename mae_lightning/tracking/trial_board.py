@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 from mae_lightning.tracking.loggers import WandbMode, build_loggers
 
 SHOWN = "shown.json"
+FACTS = "trial"
+"""Where a run's config holds what its settings and figures do not say: study, code, draws, stages."""
 
 
 class TrialBoard:
@@ -23,13 +25,17 @@ class TrialBoard:
         project: The project on Weights & Biases.
         mode: As for `build_loggers`.
         parameters: The trial's settings, for the columns of a sweep.
+        study: The table or figure that it belongs to.
     """
 
-    def __init__(self, folder: Path, project: str, mode: WandbMode, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, project: str, mode: WandbMode, parameters: Mapping[str, str], study: str | None
+    ) -> None:
         self.folder = folder
         loggers = build_loggers(folder, folder.name, project, mode)
         (self._run,) = (logger.experiment for logger in loggers if isinstance(logger, WandbLogger))
         self._run.config.update({column(name): _plain(value) for name, value in parameters.items()})
+        self._state({"study": study, "finished": False})
         path = folder / SHOWN
         self._shown: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
 
@@ -45,11 +51,16 @@ class TrialBoard:
         self._shown[stage] = len(rows)
         (self.folder / SHOWN).write_text(json.dumps(self._shown))
 
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Writes the trial's figures and ends the run."""
-        self._run.summary.update(dict(metrics))
-        self._run.log(dict(metrics))
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Writes what the trial came to and ends the run."""
+        figures = dict(record["metrics"])
+        self._run.summary.update(figures)
+        self._run.log(figures)
+        self._state({name: record[name] for name in ("study", "finished", "code", "draws", "stages")})
         self._run.finish()
+
+    def _state(self, facts: Mapping[str, Any]) -> None:
+        self._run.config.update({FACTS: dict(facts)}, allow_val_change=True)
 
 
 def column(parameter: str) -> str:

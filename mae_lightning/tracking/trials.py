@@ -1,4 +1,4 @@
-"""Finished trials as their folders tell them."""
+"""Finished trials as their folders tell them, or their files of W&B alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mae_lightning.tracking.trial_board import FACTS
+from mae_lightning.tracking.wandb_file import OfflineRun, read_offline_run
+
 TRIAL = "trial.json"
+WANDB = ".wandb"
 
 
 @dataclass(frozen=True)
@@ -48,21 +52,51 @@ class TrialRecord:
 def read_trials(places: Sequence[Path]) -> tuple[list[TrialRecord], list[Path]]:
     """The finished trials at or below the places, and the folders of those that are not finished.
 
+    Args:
+        places: Folders, or ``.wandb`` files. A trial whose folder is not there is read from its offline run.
+
     Raises:
         FileNotFoundError: A place is not there, or holds no trial.
+        ValueError: A ``.wandb`` file is damaged.
     """
     finished, unfinished = [], []
     for place in places:
-        paths = sorted(place.rglob(TRIAL)) if place.is_dir() else []
-        if not paths:
+        found = [(path.parent, json.loads(path.read_text())) for path in sorted(place.rglob(TRIAL))]
+        found += _offline_trials(place)
+        if not found:
             raise FileNotFoundError(f"{place} has no trial in it; name the folder of a trial, or of a sweep's trials")
-        for path in paths:
-            content = json.loads(path.read_text())
+        for folder, content in found:
             if content["finished"] and content["study"]:
-                finished.append(_record(path.parent, content))
+                finished.append(_record(folder, content))
             else:
-                unfinished.append(path.parent)
+                unfinished.append(folder)
     return finished, unfinished
+
+
+def _offline_trials(place: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Trials known by W&B's files alone, as their own records would be; a run that went on has several files."""
+    paths = [place] if place.suffix == WANDB and place.is_file() else sorted(place.rglob(f"*{WANDB}"))
+    runs: dict[str, tuple[Path, OfflineRun]] = {}
+    for path in paths:
+        if any((folder / TRIAL).is_file() for folder in path.parents):
+            continue
+        run = read_offline_run(path)
+        if run.run_id in runs:
+            before = runs[run.run_id][1]
+            run.config, run.summary = before.config | run.config, before.summary | run.summary
+        own = path.parents[2] if path.parent.parent.name == "wandb" else path.parent
+        runs[run.run_id] = (own, run)
+    return [(folder, _content(run)) for folder, run in runs.values() if FACTS in run.config]
+
+
+def _content(run: OfflineRun) -> dict[str, Any]:
+    own = {name: value for name, value in run.config.items() if name != FACTS and not name.startswith("_")}
+    return {
+        "seed": own["seed"],
+        "parameters": {name.replace("/", "."): value for name, value in own.items()},
+        "metrics": {name: value for name, value in run.summary.items() if name.startswith("trial/")},
+        **run.config[FACTS],
+    }
 
 
 def _record(folder: Path, content: Mapping[str, Any]) -> TrialRecord:

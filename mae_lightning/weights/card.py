@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CARD_KEY = "mae_lightning"
+FLOPS_KEY = "flops_per_image"
+"""Where a pretraining checkpoint says what a step costs, forward and backward for one image."""
 FORMAT_VERSION = 1
 
 

@@ -13,7 +13,9 @@ import torch
 
 from mae_lightning.commands.stages import Stage, StageRecord
 from mae_lightning.commands.sweep_file import read_sweep
-from mae_lightning.commands.trial import parse
+from mae_lightning.commands.trial import _encoder_for, parse
+from mae_lightning.tracking.trials import read_trials
+from mae_lightning.tracking.wandb_file import read_offline_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +44,8 @@ print("from", given.get("model.init_args.init_from"))
 def fake(here):
     """A stand-in for training that takes no time; what it was called for is in the file calls."""
     (here / "fake.py").write_text(FAKE)
-    torch.save({"ShardDataModule": {"position": 0, "data": "0123456789abcdef"}}, here / "last.ckpt")
+    content = {"ShardDataModule": {"position": 0, "data": "0123456789abcdef"}, "flops_per_image": 2}
+    torch.save(content, here / "last.ckpt")
     return f"--launcher={sys.executable} {here / 'fake.py'}"
 
 
@@ -104,6 +107,17 @@ def test_the_name_follows_from_the_settings():
     assert parse(STAGES).folder in names
 
 
+def test_evaluation_is_of_the_pretrained_encoder_or_else_of_the_last_that_was_trained():
+    stages = {name: Stage(name, "x", ()) for name in ("pretrain", "finetune", "probe", "evaluate")}
+    places = {name: Path(name) for name in ("pretrain", "finetune", "probe")}
+    assert _encoder_for(stages["evaluate"], places) == Path("pretrain")
+    del places["pretrain"]
+    assert _encoder_for(stages["evaluate"], places) == Path("probe")
+    assert _encoder_for(stages["probe"], places) is None
+    named = Stage("evaluate", "knn", (("encoder", "other.ckpt"),)).command(Path("t"), 0, Path("p.ckpt"))
+    assert named[:2] == ["evaluate", "other.ckpt"]
+
+
 def test_nothing_to_evaluate_is_said():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         Stage("evaluate", "knn", ()).command(Path("t"), 0, None)
@@ -126,6 +140,7 @@ def test_a_stopped_trial_goes_on_and_a_finished_stage_stays(cli, here, fake):
     assert record["metrics"]["trial/pretrain_accuracy"] == 0.6
     assert record["metrics"]["trial/finetune_accuracy"] == 0.75
     assert record["metrics"]["trial/pretrain_images_per_second"] == 100
+    assert record["metrics"]["trial/pretrain_flops_per_image"] == 2
     assert record["metrics"]["trial/pretrain_seconds"] == record["stages"]["pretrain"]["seconds"] > 0
     assert record["stages"]["finetune"]["manifest"] == "0123456789ab"
     assert record["stages"]["finetune"]["config"] != record["stages"]["pretrain"]["config"]
@@ -257,8 +272,41 @@ def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard
     metrics = json.loads((here / "runs/t/trial.json").read_text())["metrics"]
     names = {"trial/pretrain_loss", "trial/finetune_accuracy", "trial/knn_accuracy", "trial/finetune_seconds"}
     assert names <= metrics.keys()
+    assert metrics["trial/pretrain_flops_per_image"] > 1e5
     (board,) = (here / "runs/t/wandb").glob("offline-run-*/*.wandb")
     content = board.read_bytes()
     for name in (b"pretrain/train/loss", b"finetune/val/accuracy", b"trial/knn_accuracy", b"finetune/step"):
         assert name in content
     assert not list((here / "runs/t/pretrain").glob("wandb*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["", f"{sys.executable} -m torch.distributed.run --nproc-per-node 2"])
+def test_a_trial_over_two_processes_is_one_run(program, here, small, shard, launcher):
+    settings = [word.removeprefix("--") for word in small[2:]]
+    for_all = ("trainer", "data", "model.init_args.encoder", "model.init_args.warmup_epochs")
+    words = [f"--{'all' if word.startswith(for_all) else 'pretrain'}.{word}" for word in settings]
+    stages = ("--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--evaluate=knn")
+    judged = (f"--evaluate.data={shard}", f"--evaluate.val={shard}", "--study=quickstart/figure_5")
+    two = ("--all.trainer.devices=2", "--all.trainer.strategy=ddp", "--pretrain.model.init_args.mask_ratio=0.5")
+    outcome = program(
+        "trial", *stages, *words, *judged, *two, f"--launcher={launcher}", "--run.name=t", "--run.wandb=offline"
+    )
+    logs = {log.stem: log.read_text() for log in here.glob("runs/t/*.log")}
+    assert outcome.code == 0, outcome.err + "".join(logs.values())
+    for stage in ("pretrain", "finetune"):
+        assert "8 images a step = 4 on a device x 1 accumulated x 2 devices" in logs[stage]
+        assert logs[stage].count("images a step") == 1
+    (board,) = here.rglob("*.wandb")
+    assert board.is_relative_to(here / "runs/t/wandb")
+    run = read_offline_run(board)
+    steps = [row["pretrain/step"] for row in run.history if "pretrain/train/loss" in row]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 2
+    record = here / "runs/t/trial.json"
+    metrics = json.loads(record.read_text())["metrics"]
+    assert {"trial/pretrain_loss", "trial/finetune_accuracy", "trial/knn_accuracy"} <= metrics.keys()
+    assert {name: run.summary[name] for name in metrics} == pytest.approx(metrics)
+    record.unlink()
+    ((trial,), _) = read_trials([here / "runs"])
+    assert (trial.study, trial.metrics) == ("quickstart/figure_5", pytest.approx(metrics))

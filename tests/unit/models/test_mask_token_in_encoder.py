@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributed._composable import checkpoint
 
 from mae_lightning.models import (
     MaskedAutoencoder,
@@ -10,6 +11,7 @@ from mae_lightning.models import (
     TransformerDecoder,
     ViTSize,
     more_noise,
+    repeated_blocks,
     sample_noise,
     step_flops,
 )
@@ -145,3 +147,12 @@ def test_flops_are_those_of_the_matrix_products():
     between = 3 * 2 * (tokens * dim * width + 9 * width * 24)
     assert step_flops(model, 3) == embed + 2 * block(tokens, dim) + between + block(decoded, width)
     assert next(model.parameters()).device.type == "cpu"
+
+
+def test_flops_are_the_same_where_activations_are_computed_again_and_blocks_are_compiled():
+    model = build(False)
+    before = step_flops(model, 3)
+    for block in repeated_blocks(model):
+        checkpoint(block)
+        block.compile(backend="eager")
+    assert step_flops(model, 3) == before

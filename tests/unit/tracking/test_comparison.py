@@ -5,11 +5,15 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from mae_lightning.commands.stages import write_json
+from mae_lightning.models import ViTSize
+from mae_lightning.tasks import Classification
+from mae_lightning.tracking import report_maps
 from mae_lightning.tracking.comparison import compare
 from mae_lightning.tracking.report_pages import write_report
-from mae_lightning.tracking.report_tables import outcome, sentences, tables
+from mae_lightning.tracking.report_tables import outcome, plain_rows, sentences, tables
 from mae_lightning.tracking.studies import STUDIES, Column
 from mae_lightning.tracking.trials import read_trials
 
@@ -129,6 +133,19 @@ def test_small_widths_stand_for_the_papers_and_speed_is_relative(tmp_path):
     assert [row[2] for row in tables(comparison)[0].rows] == ["1.00", "2.50", "–"]
 
 
+def test_flops_are_multiples_of_the_default_rows(tmp_path):
+    flops = "trial/pretrain_flops_per_image"
+    for value, cost in ((True, 402e9), (False, 124e9)):
+        parameters = {"pretrain.model.init_args.mask_token_in_encoder": str(value)}
+        fabricate(tmp_path / str(value), "imagenet/table_1c", parameters, 0, {FINETUNE: 0.8, flops: cost})
+    (comparison,) = compare(read_trials([tmp_path])[0])
+    table = tables(comparison)[0]
+    assert table.headings[5:7] == ["FLOPs, paper", "FLOPs, ours"]
+    assert [row[5:7] for row in table.rows] == [["3.3x", "3.24x, 402 G"], ["1.0x", "1.00x, 124 G"]]
+    assert [row["FLOPs"] for row in plain_rows(comparison)][::2] == [402e9, 124e9]
+    assert {verdict.column.metric for verdict in comparison.verdicts()} == {FINETUNE}
+
+
 def test_a_masked_loss_is_no_column():
     with pytest.raises(AssertionError):
         Column("trial/pretrain_loss", "loss")
@@ -185,3 +202,45 @@ def test_draws_of_one_training_are_paired(tmp_path, monkeypatch):
     assert verdict.ours.pairs == 3
     assert verdict.ours.mean == pytest.approx(-2)
     assert comparison.reference.cells[few_shot].mean == pytest.approx(60)
+
+
+def trained_classifier(folder, seed):
+    """The finetune stage's checkpoint of a tiny ViT with learned positions."""
+    torch.manual_seed(seed)
+    size = {"image_size": (8, 8), "num_channels": 1, "mean": (0.5,), "std": (0.5,)}
+    task = Classification(ViTSize(8, 1, 2, (4, 4)), positions="learned_1d", num_classes=2, **size)
+    content = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(content)
+    (folder / "finetune/checkpoints").mkdir(parents=True)
+    torch.save(content, folder / "finetune/checkpoints/last.ckpt")
+
+
+def test_the_maps_of_position_embeddings_stand_side_by_side(tmp_path, monkeypatch):
+    drawn = {}
+    draw = report_maps.draw_similarities
+    monkeypatch.setattr(
+        report_maps, "draw_similarities", lambda panels, *words: drawn.update(panels) or draw(panels, *words)
+    )
+    for epochs, rate in ((7, 0.1), (14, 0.1), (14, 0.2)):
+        folder = tmp_path / f"{epochs}-{rate}"
+        axes = {"trainer.max_epochs": epochs, "model.init_args.base_lr": rate, "model.init_args.weight_decay": 0}
+        parameters = {f"finetune.{name}": str(value) for name, value in axes.items()}
+        fabricate(folder, "quickstart/vit_figure_9", parameters, 0, {FINETUNE: epochs / 100})
+        if rate == 0.1:
+            trained_classifier(folder, epochs)
+    comparisons = compare(read_trials([tmp_path])[0])
+    assert [line.row.label for line in comparisons[0].lines] == [
+        "epochs 7, base lr 0.1, decay 0",
+        "epochs 14, base lr 0.1, decay 0",
+        "epochs 14, base lr 0.2, decay 0",
+    ]
+    files = write_report(comparisons, tmp_path / "out")
+    assert [file.name for file in files[-2:]] == [
+        f"quickstart-vit_figure_9-positions.{kind}" for kind in ("png", "pdf")
+    ]
+    assert [name.splitlines()[0] for name in drawn] == ["epochs 7", "epochs 14"]
+    first, second = drawn.values()
+    assert first.shape == (2, 2, 2, 2)
+    assert not torch.equal(first, second)
+    assert (tmp_path / "out/report.html").read_text().count("data:image/png;base64") == 1
+    assert "quickstart-vit_figure_9-positions.png" in (tmp_path / "out/report.md").read_text()

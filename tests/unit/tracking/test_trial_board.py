@@ -24,7 +24,7 @@ def test_rows_are_shown_once(tmp_path, monkeypatch):
     rows = ["step,train/loss,val/loss\n", "1,0.5,\n", "2,,0.25\n", "3,0.125"]
     (stage / "metrics.csv").write_text("".join(rows))
     for _ in range(2):
-        board = trial_board.TrialBoard(tmp_path, "p", "offline", {"pretrain.model.mask_ratio": "0.5", "seed": "x"})
+        board = trial_board.TrialBoard(tmp_path, "p", "offline", {"pretrain.model.mask_ratio": "0.5", "seed": "x"}, "s")
         board.show("pretrain", stage)
         board.show("pretrain", stage)
         (stage / "metrics.csv").write_text("".join([*rows, "\n"]))
@@ -35,7 +35,9 @@ def test_rows_are_shown_once(tmp_path, monkeypatch):
         {"pretrain/step": 3, "pretrain/train/loss": 0.125},
     ]
     run.define_metric.assert_called_with("pretrain/*", step_metric="pretrain/step")
-    run.config.update.assert_called_with({"pretrain/model/mask_ratio": 0.5, "seed": "x"})
-    board.finish({"trial/finetune_accuracy": 0.5})
+    run.config.update.assert_any_call({"pretrain/model/mask_ratio": 0.5, "seed": "x"})
+    facts = {"study": "s", "finished": True, "code": "c", "draws": {}, "stages": {}}
+    board.finish({"metrics": {"trial/finetune_accuracy": 0.5}, **facts})
+    run.config.update.assert_called_with({"trial": facts}, allow_val_change=True)
     assert run.log.call_args.args[0] == {"trial/finetune_accuracy": 0.5}
     run.finish.assert_called_once()
