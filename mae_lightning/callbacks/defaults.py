@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mae_lightning.callbacks.confusion import ConfusionMatrix
+from mae_lightning.callbacks.finite import FiniteNumbers
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
 from mae_lightning.callbacks.resumed import SeamlessLog
@@ -36,6 +37,7 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
         RunSummary(run_dir, next_recipe),
         Throughput(),
+        FiniteNumbers(run_dir),
         SkippedSamples(),
         SeamlessLog(),
     ]

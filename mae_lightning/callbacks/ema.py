@@ -1,7 +1,10 @@
 """A moving average of the weights, refused where it could not follow them."""
 
+import warnings
+
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 HORIZONS = 5
 """Averages need this many times their memory of 1 / (1 - decay) steps, or the first weights still weigh."""
@@ -21,6 +24,20 @@ class WeightEMA(EMAWeightAveraging):
             raise ValueError(f"decay {decay:g} must be between 0 and 1")
         super().__init__(decay=decay)
         self.decay = decay
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes the average.
+
+        Raises:
+            ValueError: The weights are sharded, and the average would not be.
+        """
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                "a weight average needs whole weights on each device: use --config trainer/ddp, or leave WeightEMA out"
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You're using the WeightAveraging callback with a model that overrides")
+            super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that the run is long enough.

@@ -58,37 +58,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> "ShardDataModule":
+    from mae_lightning.cli.configured import read_configured
     from mae_lightning.data import ShardDataModule
 
     if not args.config:
         return ShardDataModule(train=args.data, image_size=args.image_size)
-    found = _configured(args.config, args.data)
+    replaced = [f"--data.init_args.train={args.data}", "--data.init_args.val=null"] if args.data else []
+    found = read_configured([*(f"--config={name}" for name in args.config), *replaced]).build_data()
     if not isinstance(found, ShardDataModule):
         raise ValueError(f"bench measures ShardDataModule, and the config's data is {type(found).__name__}")
     return found
-
-
-def _configured(configs: list[str], source: str | None) -> Any:
-    """The data module of the configs, read as training reads them."""
-    from lightning.pytorch import LightningDataModule
-
-    from mae_lightning.cli.diagnosis import most_telling_line
-    from mae_lightning.cli.imports import ImportPolicy
-    from mae_lightning.cli.parser import ParseError, Parser
-    from mae_lightning.commands.configs import find_config
-
-    ImportPolicy().enforce()
-    parser = Parser(prog="mae-lightning bench data")
-    parser.add_argument("--config", action="config")
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    for name in ("model", "trainer", "run", "seed_everything", "ckpt_path"):
-        parser.add_argument(f"--{name}", type=Any)
-    replaced = [f"--data.init_args.train={source}", "--data.init_args.val=null"] if source else []
-    try:
-        settings = parser.parse_args([*(f"--config={find_config(name)}" for name in configs), *replaced])
-    except ParseError as error:
-        raise ValueError(most_telling_line(str(error))) from error
-    return parser.instantiate_classes(settings).data
 
 
 def _measure(args: argparse.Namespace, data: "ShardDataModule", folder: Path) -> dict[str, Any]:

@@ -43,18 +43,20 @@ def exit_code(call: Callable[[], int]) -> int:
 
 def one_line(error: BaseException) -> str | None:
     """What to tell the user about an error, or None where it is a bug."""
-    for link in _chain(error):
+    for link in causes(error):
         message = _out_of_memory(link) or _from_worker(link) or _raised_here(link)
         if message is not None:
             return " ".join(message.split())
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and those that led to it, the outermost first."""
+    seen: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None:
+    while link is not None and link not in seen:  # an error raised again from what it led to closes a circle
         yield link
+        seen.append(link)
         link = link.__cause__ or link.__context__
 
 

@@ -27,6 +27,10 @@ TITLES = {
 """The headings of the help page."""
 
 
+FROM_DATA = ("image_size", "num_channels", "mean", "std", "num_classes", "class_names", "global_batch_size", "seed")
+"""What the data module owns; each is given to the model if the model's class takes it."""
+
+
 class ParseError(Exception):
     """The arguments or configs do not fit; the message is jsonargparse's own, of many lines."""
 
@@ -57,6 +61,12 @@ class Parser(LightningArgumentParser):
         """
         raise ParseError(message) from ex
 
+    def link_parts(self) -> None:
+        """Gives the seed to the data, and to the model what the data owns."""
+        self.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_number)
+        for name in FROM_DATA:
+            self.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
     def format_help(self, formatter: Any = None) -> str:
         """The help page: the run and what it is made of first, the trainer's many options last, links not at all."""
         groups, named = self._action_groups, self.groups or {}
@@ -69,3 +79,8 @@ class Parser(LightningArgumentParser):
             return str(super().format_help())
         finally:
             self._action_groups = groups
+
+
+def _whole_number(seed: bool | int) -> int:
+    """What LightningCLI takes a seed for; true and false ask for the default or none."""
+    return int(seed)

@@ -1,11 +1,13 @@
 """``fit``, ``validate`` and ``test``: LightningCLI with a run's folder around it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -13,21 +15,22 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks import default_callbacks
-from mae_lightning.callbacks.durable import DurableCheckpointIO, newest_whole
+from mae_lightning.callbacks.preemption import REQUEUE_CODE, Preempted, Preemption, StopRequest
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
 from mae_lightning.cli.imports import ImportPolicy
-from mae_lightning.cli.parser import ParseError, Parser, parser_options
+from mae_lightning.cli.launched import with_launched_topology
+from mae_lightning.cli.parser import FROM_DATA, ParseError, Parser, parser_options
 from mae_lightning.cli.quiet import hush
 from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, Run, decide, default_name, next_recipe
 from mae_lightning.cli.saved_config import SavedConfig, first_change, plain_settings
 from mae_lightning.cli.settings import read_settings
 from mae_lightning.commands.configs import configs_folder
+from mae_lightning.planning.preflight import preflight
+from mae_lightning.strategies.durable import DurableCheckpointIO, newest_whole
 from mae_lightning.tracking import build_loggers
-from mae_lightning.weights import read_checkpoint
-
-FROM_DATA = ("image_size", "num_channels", "mean", "std", "num_classes", "class_names", "global_batch_size", "seed")
-"""What the data module owns; each is given to the model if the model's class takes it."""
+from mae_lightning.weights import is_sharded, read_checkpoint
+from mae_lightning.weights.sharded import read_rest
 
 INTERRUPTED = 130
 
@@ -41,8 +44,11 @@ def run_training(command: str, arguments: Sequence[str], allowed_imports: Sequen
         allowed_imports: Packages of the user's that configs may name.
     """
     hush()
+    request = StopRequest()
+    if command == "fit":
+        request.listen()
     resolved, configs = resolve_configs(arguments)
-    return TrainingCLI(command, resolved, configs, ImportPolicy(allowed_imports)).run()
+    return TrainingCLI(command, resolved, configs, ImportPolicy(allowed_imports), request).run()
 
 
 class TrainingCLI(LightningCLI):
@@ -56,10 +62,18 @@ class TrainingCLI(LightningCLI):
         arguments: The command line after the command, the configs as paths.
         configs: The paths of the configs, for the run's name.
         policy: What configs may name.
+        request: Whether the process was told to go.
     """
 
-    def __init__(self, command: str, arguments: list[str], configs: Sequence[Path], policy: ImportPolicy) -> None:
-        self.command, self.configs, self.policy = command, configs, policy
+    def __init__(
+        self,
+        command: str,
+        arguments: list[str],
+        configs: Sequence[Path],
+        policy: ImportPolicy,
+        request: StopRequest | None = None,
+    ) -> None:
+        self.command, self.configs, self.policy, self.request = command, configs, policy, request
         policy.enforce()
         super().__init__(
             LightningModule,
@@ -84,9 +98,8 @@ class TrainingCLI(LightningCLI):
         parser.add_class_arguments(Run, "run")
         if self.command != "fit":
             parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to use; the run's last one by default")
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_number)
-        for name in FROM_DATA:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        assert isinstance(parser, Parser)
+        parser.link_parts()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line and the configs that it names.
@@ -129,19 +142,26 @@ class TrainingCLI(LightningCLI):
         """The trainer, with the run's loggers and callbacks beside those of the config.
 
         Raises:
-            ValueError: The model was given by hand what the data owns.
+            ValueError: The model was given by hand what the data owns, or the trainer asks for what is not here.
         """
         for name in FROM_DATA:
             if f"model.{name}" in self.given and hasattr(self.datamodule, name):
                 raise ValueError(f"model.init_args.{name} comes from the data; set it under data.init_args instead")
+        if self.command == "fit":
+            preflight(self.model, self.datamodule, self.plain_settings["trainer"], self.folder)
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
         settings["logger"] = self._loggers(settings["logger"])
         settings["default_root_dir"] = settings["default_root_dir"] or self.folder
         settings["plugins"] = with_durable_checkpoints(settings["plugins"])
+        settings = with_launched_topology(settings, os.environ)
         own = default_callbacks(self.folder, self.model, next_recipe(self.configs))
         if self.command == "fit" and not self.config.trainer.fast_dev_run:
             own.append(SavedConfig(self.plain_settings, self.folder / CONFIG))
-        return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
+            own.append(Preemption(self.folder, self.folder / LAST_CHECKPOINT, self.request))
+        try:
+            return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
+        except MisconfigurationException as error:
+            raise ValueError(f"trainer: {error} (see configs/trainer, --config trainer/cpu for no GPU)") from error
 
     def _loggers(self, configured: Logger | list[Logger] | bool | None) -> Logger | list[Logger] | bool:
         """The config's loggers, or the run's where it names none; only training keeps a record."""
@@ -177,10 +197,12 @@ class TrainingCLI(LightningCLI):
                 return 0
         try:
             getattr(self, f"_{self.command}")()
+        except Preempted:
+            return REQUEUE_CODE
         except SystemExit:
             if not self.trainer.interrupted:
                 raise
-            goes_on = self.command == "fit" and (self.folder / LAST_CHECKPOINT).is_file()
+            goes_on = self.command == "fit" and (self.folder / LAST_CHECKPOINT).exists()
             hint = f"; the same command goes on from {self.folder / LAST_CHECKPOINT}" if goes_on else ""
             print(f"interrupted{hint}", file=sys.stderr)
             return INTERRUPTED
@@ -205,15 +227,10 @@ class TrainingCLI(LightningCLI):
         """
         path = Path(self.config.ckpt_path or self.last_checkpoint or self.folder / LAST_CHECKPOINT)
         init_from = self.config.model.init_args.get("init_from")
-        if not path.is_file() and (self.config.ckpt_path or init_from is None):
+        if not path.exists() and (self.config.ckpt_path or init_from is None):
             raise FileNotFoundError(f"checkpoint {path} does not exist; train with fit first, or give --ckpt_path=FILE")
-        rank_zero_only(print)(f"{self.command}: {path if path.is_file() else init_from}", flush=True)
-        return str(path) if path.is_file() else None
-
-
-def _whole_number(seed: bool | int) -> int:
-    """What LightningCLI takes a seed for; true and false ask for the default or none."""
-    return int(seed)
+        rank_zero_only(print)(f"{self.command}: {path if path.exists() else init_from}", flush=True)
+        return str(path) if path.exists() else None
 
 
 def with_durable_checkpoints(configured: Any) -> list[Any]:
@@ -238,7 +255,7 @@ def read_progress(checkpoint: Path) -> Progress:
     Raises:
         ValueError: It is damaged, or holds no training state.
     """
-    content = read_checkpoint(checkpoint)
+    content = read_rest(checkpoint) if is_sharded(checkpoint) else read_checkpoint(checkpoint)
     try:
         epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         return Progress(epochs=int(epochs), steps=int(content["global_step"]))

@@ -72,6 +72,18 @@ COMMANDS = {
     "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),
     "verify": Command("mae_lightning.commands.verify", "Check shards against their manifest, every byte", "Data"),
     "bench": Command("mae_lightning.cli.bench", "Measure how fast data comes, and where the time goes", "Data"),
+    "doctor": Command(
+        "mae_lightning.cli.doctor",
+        "Look at everything that a long run needs, on every rank, within a minute",
+        "Before a long run",
+        takes_settings=True,
+    ),
+    "plan": Command(
+        "mae_lightning.cli.plan",
+        "Say what a run needs and costs on given GPUs, before there are any",
+        "Before a long run",
+        takes_settings=True,
+    ),
     "configs": Command("mae_lightning.commands.configs", "List the shipped configs, print or copy one", "Configs"),
 }
 

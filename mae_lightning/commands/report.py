@@ -12,7 +12,9 @@ report.tex (booktabs), report.html (one file, nothing is fetched), report.json, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders of trials, or of sweeps")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="folders of trials or sweeps, or offline runs of W&B"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the report (default: report in the first RUNS)")
     parser.add_argument(
         "--wandb", choices=("auto", "online", "offline", "off"), default="off", help="show the table there"
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         for table in tables(comparison)[:-1]:
             print(f"\n{table.title}\n\n{table.markdown()}")
         print("\n" + "\n".join(sentences(comparison)))
-    folder = args.out or args.runs[0] / "report"
+    first = args.runs[0] if args.runs[0].is_dir() else args.runs[0].parent
+    folder = args.out or first / "report"
     files = write_report(comparisons, folder)
     if args.wandb != "off":
         rows = [row for comparison in comparisons for row in plain_rows(comparison)]

@@ -108,4 +108,7 @@ class Loader:
         iterator = self._workers._iterator
         if iterator is not None and self._workers.num_workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in iterator._workers:  # type: ignore[attr-defined]
+                if worker.is_alive():  # it hangs, and takes no signal that asks
+                    worker.kill()
         self._workers._iterator = None

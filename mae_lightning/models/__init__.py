@@ -1,5 +1,6 @@
 """Masked models in plain torch and timm: masking, patches, targets, masked, encoder, decoder, mae, swin, simmim."""
 
+from mae_lightning.models.blocks import repeated_blocks
 from mae_lightning.models.classifier import Classifier, Pool, build_classifier, has_drop_path, no_weight_decay
 from mae_lightning.models.cost import step_flops
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
@@ -78,6 +79,7 @@ __all__ = [
     "patchify",
     "place_tokens",
     "raster_sincos_positions",
+    "repeated_blocks",
     "resample_positions",
     "sample_noise",
     "save_tokenizer",

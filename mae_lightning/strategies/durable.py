@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,8 +11,12 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
+from mae_lightning.weights import is_sharded, read_checkpoint
+
 KEPT_DIGESTS = 3
 """The file, the one before it, and the one that a crash between two renames may have left."""
+DIGESTS = "SHA256SUMS"
+"""In the folder of a checkpoint in shards; written last, so that a folder without it is not whole."""
 
 
 class DurableCheckpointIO(CheckpointIO):
@@ -30,53 +35,50 @@ class DurableCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.writing")
+        temporary = temporary_of(path)
         try:
             digest = _write(temporary, lambda file: torch.save(checkpoint, file))
             _record(path, digest)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
             raise OSError(f"checkpoint {path} could not be written: {error}; the one before it is whole") from error
-        if path.exists():
-            _replace_by_link(path, previous_of(path))
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        take_name(temporary, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads the file, or the one before it when the file is damaged; tensors and plain values only.
+        """Reads the checkpoint, or the one before it when it is damaged; tensors and plain values only.
 
         Raises:
-            FileNotFoundError: Neither file is there.
-            ValueError: Every file that is there is damaged.
+            FileNotFoundError: Neither is there.
+            ValueError: All that is there is damaged.
         """
-        file = newest_whole(Path(path))
-        if file is None:
+        found = newest_whole(Path(path))
+        if found is None:
             raise FileNotFoundError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
-        return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
+        return read_checkpoint(found)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes the file, the one before it and their digests."""
-        for file in (Path(path), previous_of(Path(path)), _digests_of(Path(path))):
-            file.unlink(missing_ok=True)
+        """Removes the checkpoint, the one before it and their digests."""
+        for place in (Path(path), previous_of(Path(path)), _digests_of(Path(path))):
+            remove(place)
 
 
 def newest_whole(path: Path) -> Path | None:
-    """The checkpoint, or the one before it where it is damaged or missing, which a warning then says.
+    """The checkpoint, a file or in shards, or the one before it where it is damaged or missing, which a warning says.
 
     Returns:
         None where neither is there.
 
     Raises:
-        ValueError: Every file that is there is damaged.
+        ValueError: All that is there is damaged.
     """
-    candidates = [file for file in (path, previous_of(path)) if file.is_file()]
-    for file in candidates:
-        if is_whole(file, path):
-            if file != path:
-                rank_zero_warn(f"checkpoint {path} is damaged or missing; going on from the one before it, {file}")
-            return file
+    candidates = [place for place in (path, previous_of(path)) if place.is_file() or is_sharded(place)]
+    for place in candidates:
+        if is_whole(place, path):
+            if place != path:
+                rank_zero_warn(f"checkpoint {path} is damaged or missing; going on from the one before it, {place}")
+            return place
     if candidates:
         names = " and ".join(map(str, candidates))
         raise ValueError(f"checkpoint damaged: {names}: sha256 differs from {_digests_of(path)}; restore a copy of it")
@@ -88,13 +90,67 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 
 
-def is_whole(file: Path, path: Path | None = None) -> bool:
-    """Whether the file's sha256 is among those recorded for ``path``; a file without a record counts as whole."""
-    digests = _digests_of(path or file)
-    if not digests.is_file():
-        return True
+def temporary_of(path: Path) -> Path:
+    """Where a checkpoint is written before it takes its name."""
+    return path.with_name(f".{path.name}.writing")
+
+
+def is_whole(place: Path, path: Path | None = None) -> bool:
+    """Whether a checkpoint is as it was written.
+
+    Args:
+        place: A file, whole if its sha256 is among those recorded, or if none are; or a folder of shards, whole if each
+            file has the sha256 that the folder's record says.
+        path: Where the file's record is looked up; by default at the file itself.
+    """
+    if place.is_dir():
+        return _is_whole_folder(place)
+    digests = _digests_of(path or place)
+    return not digests.is_file() or digest_of(place) in digests.read_text().split()
+
+
+def _is_whole_folder(folder: Path) -> bool:
+    if not (folder / DIGESTS).is_file():
+        return False
+    rows = [line.split(maxsplit=1) for line in (folder / DIGESTS).read_text().splitlines()]
+    return all((folder / name).is_file() and digest_of(folder / name) == digest for digest, name in rows)
+
+
+def digest_of(file: Path) -> str:
+    """The sha256 of a file's content."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() in digests.read_text().split()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal_folder(folder: Path, digests: Mapping[str, str]) -> None:
+    """Declares a folder of shards whole: nothing is written into it after this.
+
+    Args:
+        folder: Holds all files, flushed to the disk.
+        digests: The sha256 of each, by name.
+    """
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    _write(folder / DIGESTS, lambda file: file.write(text.encode()))
+    _flush_folder(folder)
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """Gives a finished file or folder its name, and keeps what had it as the one before."""
+    before = previous_of(path)
+    if temporary.is_file() and path.is_file() and not before.is_dir():
+        _replace_by_link(path, before)
+    elif path.exists():
+        remove(before)
+        path.replace(before)
+    temporary.replace(path)
+    _flush_folder(path.parent)
+
+
+def remove(place: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
 
 
 def _digests_of(path: Path) -> Path:

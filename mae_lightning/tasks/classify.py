@@ -81,6 +81,8 @@ class Classification(Task):
         ValueError: The data has no labels, or the model cannot honour a setting.
     """
 
+    model: Classifier
+
     def __init__(
         self,
         encoder: str | ViTSize | SwinSize = "base/16",
@@ -179,7 +181,7 @@ class Classification(Task):
         images, targets = self.mixing(self.normalize(batch["image"]), targets, valid, random)
         losses = F.cross_entropy(self.model(images).float(), targets, reduction="none")
         loss: Tensor = (losses * valid).sum() / valid.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_loss(loss)
         return loss
 
     def soft_targets(self, labels: Int64[Tensor, "batch"]) -> Float[Tensor, "batch class"]:

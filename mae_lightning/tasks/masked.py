@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -24,11 +24,12 @@ from mae_lightning.models import (
     ViTSize,
     patch_sums,
     sample_noise,
+    step_flops,
 )
 from mae_lightning.optim import parameter_groups
 from mae_lightning.tasks.held_out import HeldOutMetrics
 from mae_lightning.tasks.task import Task
-from mae_lightning.weights import CheckpointCard, describe, load_pretrained
+from mae_lightning.weights import FLOPS_KEY, CheckpointCard, describe, load_pretrained
 
 HELD_OUT_SEED = 0
 """Seed of the masks on held-out images: fixed for every run, so that their losses compare."""
@@ -58,11 +59,13 @@ class MaskedPretraining(Task):
     Attributes:
         objective: The word for it in checkpoints.
         title: The words for it in tables.
+        flops_per_image: Of a step, once it is known; on the first process alone.
     """
 
     objective: ClassVar[str]
     title: ClassVar[str]
     model: MaskedModel
+    flops_per_image: int | None = None
 
     def __init__(
         self,
@@ -96,6 +99,11 @@ class MaskedPretraining(Task):
         self.origin = "from scratch" if init_from is None else load_pretrained(model, init_from)
 
     # ---------------------------------------------------------------- before training
+
+    def setup(self, stage: str) -> None:
+        """Counts what a step costs, before the model is sharded and leaves the host."""
+        if stage == "fit" and self.global_rank == 0:
+            self.flops_per_image = step_flops(self.model, self.num_kept)
 
     def on_fit_start(self) -> None:
         """Fits a target's principal components on augmented training crops, unless the checkpoint had them."""
@@ -133,7 +141,7 @@ class MaskedPretraining(Task):
         output = self.model(self.normalize(batch["image"]), mask)
         valid = batch["valid"].float()
         loss: Tensor = (output.loss_per_patch.mean(dim=1) * valid).sum() / valid.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log_loss(loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -186,13 +194,19 @@ class MaskedPretraining(Task):
             package_version=mae_lightning.__version__,
         )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card and the cost of a step."""
+        super().on_save_checkpoint(checkpoint)
+        if self.flops_per_image is not None:
+            checkpoint[FLOPS_KEY] = self.flops_per_image
+
     def summary(self) -> dict[str, str]:
         """Rows of the table that is printed when training starts."""
         model = self.model
         encoder = sum(p.numel() for p in model.encoder.parameters())
         decoder = sum(p.numel() for p in model.parameters()) - encoder
         height, width = model.patch_size
-        return {
+        rows = {
             "model": f"{self.title}, encoder {self.encoder_name}",
             "weights": self.origin,
             "parameters": f"{encoder / 1e6:.2f} M encoder, {decoder / 1e6:.2f} M decoder",
@@ -200,6 +214,9 @@ class MaskedPretraining(Task):
             f" ({type(self.sampler).__name__}, ratio {self.mask_ratio:g})",
             "target": f"{type(model.target).__name__}, loss on {model.loss_on} patches",
         }
+        if self.flops_per_image is not None:
+            rows["compute"] = f"{self.flops_per_image / 1e9:.3g} GFLOP an image, forward and backward"
+        return rows
 
     def results(self, figures: dict[str, float]) -> dict[str, str]:
         """The held-out loss over that of the best trivial predictor on the same masks."""

@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from mae_lightning.models import repeated_blocks
 from mae_lightning.optim import scaled_lr, warmup_cosine
 from mae_lightning.weights import CARD_KEY, CheckpointCard
 
@@ -19,20 +22,42 @@ class Task(LightningModule, ABC):
     """A LightningModule whose rates, steps and schedule follow from the global batch and the trainer.
 
     Attributes:
+        model: What is trained.
         base_lr: Learning rate for a global batch of ``images_per_base_lr`` images.
         images_per_base_lr: 256 in the papers; SimMIM states its rates per 512.
         min_lr: The learning rate at the end of the cosine.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero; none in a trial of a few batches.
         origin: Where the weights come from, in words.
         global_batch_size: Images an optimiser step over all devices.
+        step_loss: Of the last optimiser step, this process's part.
+        gradient_norm: Of the last optimiser step, before clipping, over all processes.
     """
 
+    model: nn.Module
     base_lr: float
     images_per_base_lr: int = 256
     min_lr: float = 0.0
     warmup_epochs: float
     global_batch_size: int
     origin: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: list[Tensor] = []
+        self.step_loss = self.gradient_norm = torch.zeros(())
+
+    # ---------------------------------------------------------------- over processes
+
+    def configure_model(self) -> None:
+        """Shards each block, and the model around them, where the strategy wants it (FSDP2)."""
+        if self.device_mesh is None or isinstance(self.model, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for block in repeated_blocks(self.model):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
+        if hasattr(self.model, "features"):  # a way in beside forward
+            register_fsdp_forward_method(self.model, "features")
 
     # ---------------------------------------------------------------- optimisation
 
@@ -66,10 +91,20 @@ class Task(LightningModule, ABC):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
+    def log_loss(self, loss: Float[Tensor, ""]) -> None:
+        """Logs the mean loss of an optimiser step, over all its micro-batches and devices."""
+        self._losses.append(loss.detach())
+        self.step_loss = torch.stack(self._losses).mean()
+        self.log("train/loss", self.step_loss, prog_bar=True, sync_dist=True)
+        if not self.trainer.fit_loop._should_accumulate():
+            self._losses.clear()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm and the greatest learning rate, without waiting for the device."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.log("train/gradient_norm", get_total_norm(gradients))
+        norm = get_total_norm(gradients)
+        self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.log("train/gradient_norm", self.gradient_norm)
         self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
 
     # ---------------------------------------------------------------- what it is

@@ -102,7 +102,7 @@ class TokenizerTraining(Task):
         losses = self.tokenizer.loss(self.pixels(batch["image"]), self.temperature**progress)
         valid = batch["valid"].float()
         loss: Tensor = (losses * valid).sum() / valid.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_loss(loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -127,6 +127,15 @@ class TokenizerTraining(Task):
         """How often each code stands in an image."""
         codes = self.tokenizer.codes(self.pixels(images))
         return F.one_hot(codes, self.tokenizer.num_codes).float().mean(dim=(1, 2))
+
+    def configure_model(self) -> None:
+        """Nothing: a tokenizer is too small to be sharded.
+
+        Raises:
+            ValueError: The strategy wants it sharded.
+        """
+        if self.device_mesh is not None:
+            raise ValueError("a tokenizer is too small to be sharded; use --config trainer/ddp")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam without decay; the schedule advances with every optimiser step."""

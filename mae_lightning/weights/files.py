@@ -17,16 +17,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mae_lightning.weights.card import CARD_KEY, CheckpointCard
+from mae_lightning.weights.sharded import is_sharded, read_sharded
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of tensors and plain values onto the CPU.
+    """Reads a checkpoint of tensors and plain values, a file or in shards, onto the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, no checkpoint, or holds objects other than tensors and plain values.
     """
     path = Path(path)
+    if is_sharded(path):
+        return read_sharded(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist; give the path of a .ckpt or .pth file")
     try:

@@ -13,6 +13,7 @@ from mae_lightning.weights.card import CARD_KEY, CheckpointCard
 from mae_lightning.weights.content import HEAD, Said, Weights
 from mae_lightning.weights.files import read_checkpoint, read_safetensors
 from mae_lightning.weights.official import from_official
+from mae_lightning.weights.sharded import is_sharded
 from mae_lightning.weights.timm_models import is_timm_name, open_timm
 
 PREFIX = "model."
@@ -37,9 +38,9 @@ def open_weights(
         ValueError: It is damaged, holds something else, or is no timm name.
     """
     text, path = str(name), Path(name)
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         return _open_folder(path, said, image_size, pretrained)
-    if path.suffix in CHECKPOINTS or path.is_file():
+    if path.suffix in CHECKPOINTS or path.exists():
         return _open_file(path)
     if is_timm_name(text):
         return open_timm(text, image_size=image_size, pretrained=pretrained)

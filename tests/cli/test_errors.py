@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mae_lightning.cli import errors
-from mae_lightning.cli.errors import exit_code, one_line
+from mae_lightning.cli.errors import causes, exit_code, one_line
 
 SOURCE = """
 import json
@@ -59,6 +59,13 @@ def line_of(call: Callable[[], object]) -> str | None:
     with pytest.raises(Exception) as caught:
         call()
     return one_line(caught.value)
+
+
+def test_an_error_raised_again_from_what_it_led_to_has_an_end() -> None:
+    first = ValueError("first")
+    second = RuntimeError("second")
+    first.__context__, second.__cause__ = second, first
+    assert list(causes(first)) == [first, second]
 
 
 def test_what_the_package_raises_on_purpose_is_one_line(module: ModuleType) -> None:

@@ -7,7 +7,8 @@ import timm
 import torch
 from PIL import Image
 
-from mae_lightning.commands.evaluate import format_table
+from mae_lightning.commands import OneLineParser
+from mae_lightning.commands.evaluate import _manifests, add_arguments, format_table
 from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.protocols import READING_KNN
 from mae_lightning.models import TransformerDecoder
@@ -109,3 +110,11 @@ def test_mistakes_are_one_line(cli, images, checkpoint, arguments, message):
 def test_a_table_lines_up():
     table = format_table([{"a": "long value", "b": "1"}, {"a": "x", "b": "22"}])
     assert table.splitlines() == ["a           b", "----------  --", "long value  1", "x           22"]
+
+
+def test_some_classes_alone_are_judged_on():
+    parser = OneLineParser()
+    add_arguments(parser)
+    train, held_out = _manifests(parser.parse_args(["pixels", "--data=fashion_mnist", "--classes=6-9"]))
+    assert np.bincount(train.label).tolist() == [500] * 4
+    assert np.bincount(held_out.label).tolist() == [100] * 4

@@ -12,6 +12,8 @@ from mae_lightning.cli.diagnosis import Diagnosis
 from mae_lightning.cli.imports import ImportPolicy
 from mae_lightning.cli.settings import read_settings
 from mae_lightning.cli.training import FROM_DATA
+from mae_lightning.commands import OneLineParser
+from mae_lightning.commands.evaluate import add_arguments
 from mae_lightning.commands.stages import TRAINED
 from mae_lightning.commands.sweep_file import read_sweep
 from mae_lightning.commands.trial import parse
@@ -81,6 +83,10 @@ def check_stages(trial, values):
     """The stages' own commands pass fit's checks and hold the values at their places."""
     for stage in trial.stages:
         if stage.name not in TRAINED:
+            parser = OneLineParser()
+            add_arguments(parser)
+            args = parser.parse_args(stage.command(Path("e"), 7, Path("p.ckpt"))[1:])
+            assert (args.encoders, args.seed, args.classes is None) == (["p.ckpt"], 0, False)
             continue
         arguments, _ = resolve_configs(stage.command(Path("t") / stage.name, trial.seed, Path("p.ckpt"))[1:])
         check(tuple(arguments))

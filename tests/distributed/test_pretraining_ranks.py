@@ -74,6 +74,7 @@ def test_accumulation(alone: list[dict[str, str]], tmp_path: Path) -> None:
     accumulated = logged(tmp_path, MAE, "--data.init_args.max_micro_batch_size=250")
     assert values(accumulated, "train/lr") == pytest.approx(values(alone, "train/lr"))
     assert values(accumulated, "val/loss") == pytest.approx(values(alone, "val/loss"), rel=1e-5)
+    assert values(accumulated, "train/loss") == pytest.approx(values(alone, "train/loss"), rel=1e-5)
     assert values(accumulated, "train/gradient_norm")[:STEPS] == pytest.approx(
         values(alone, "train/gradient_norm"), rel=1e-4
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mae_lightning.callbacks.durable import DurableCheckpointIO, previous_of
+from mae_lightning.strategies.durable import DurableCheckpointIO, previous_of
 
 KILLER = """
 import json, os, pathlib, random, signal, sys, time, torch
-from mae_lightning.callbacks.durable import DurableCheckpointIO, is_whole
+from mae_lightning.strategies.durable import DurableCheckpointIO, is_whole
 torch.set_num_threads(1)
 path, rounds, chance, io = pathlib.Path(sys.argv[1]), int(sys.argv[2]), random.Random(1), DurableCheckpointIO()
 announced, survived, torn, step = path.with_name("announced"), 0, 0, 0

@@ -250,6 +250,15 @@ def test_a_remote_shard_that_fails_is_named_without_its_token(tmp_path: Path, se
     assert str(error.value) == f"{base}/no.tar: cannot be read: HTTP 404 Not Found"
 
 
+def test_a_shard_that_is_gone_says_so_without_its_address(make_shards: Shards, server: Server) -> None:
+    """An address may hold a token, and webdataset adds it to what an error says."""
+    (path,) = make_shards([3])
+    manifest = index_shards(f"http://127.0.0.1:{server.server_port}/shards", [path.name])
+    path.unlink()
+    reasons = [str(reason) for _, reason in stream_bytes(manifest, np.arange(2))]
+    assert reasons == ["cannot be read: HTTP 404 Not Found"] * 2
+
+
 def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urls.time, "sleep", lambda seconds: None)
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as silent:  # listens, and nobody serves

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from mae_lightning.data.subsets import hold_out
+from mae_lightning.evaluation import few_shot as few_shot_module
 from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.features import Labelled
 from mae_lightning.evaluation.linear import LinearClassifiers, linear_probe
@@ -93,3 +94,23 @@ def test_attentive_probe_is_deterministic_for_a_seed():
 def test_one_sample_a_class_cannot_choose():
     with pytest.raises(ValueError, match="every class has only one"):
         linear_probe(blobs(3), blobs(30))
+
+
+def test_draws_of_the_shots_are_the_same_whatever_the_encoder(monkeypatch):
+    """Only then are differences between encoders paired by draw."""
+    drawn = []
+    score = few_shot_module.least_squares_scores
+    monkeypatch.setattr(
+        few_shot_module,
+        "least_squares_scores",
+        lambda shots, *rest: drawn.append(shots[:, 0].tolist()) or score(shots, *rest),
+    )
+    numbers = torch.arange(60.0).unsqueeze(1)
+    for dim in (6, 9):
+        bank = blobs(60, dim=dim, seed=dim)
+        marked = Labelled(torch.cat([numbers, bank.features], dim=1), bank.labels)
+        assert len(few_shot_module.few_shot(marked, marked, seed=0).accuracies) == 10
+    first, second = drawn[:10], drawn[10:]
+    assert first == second
+    assert len({tuple(rows) for rows in first}) == 10
+    assert all(len(rows) == 15 for rows in first)

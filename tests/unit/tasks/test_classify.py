@@ -93,7 +93,7 @@ def test_soft_targets_are_timms():
 
 def test_mixed_loss_is_the_mean_over_rows_that_count(monkeypatch):
     one = task(label_smoothing=0.1, mixup=0.8, cutmix=1.0, head_std=1.0)
-    monkeypatch.setattr(one, "log", lambda *_, **__: None)
+    monkeypatch.setattr(one, "log_loss", lambda *_, **__: None)
     monkeypatch.setattr(type(one), "current_epoch", 0)
     monkeypatch.setattr(type(one), "global_rank", 0)
     whole = batch(6)
@@ -103,7 +103,7 @@ def test_mixed_loss_is_the_mean_over_rows_that_count(monkeypatch):
     whole["valid"] = torch.tensor([True, True, True, False, False, False])
     part = {name: values[:3] for name, values in whole.items()}
     unmixed = task(label_smoothing=0.1, head_std=1.0)
-    monkeypatch.setattr(unmixed, "log", lambda *_, **__: None)
+    monkeypatch.setattr(unmixed, "log_loss", lambda *_, **__: None)
     torch.testing.assert_close(one.training_step(whole, 0), unmixed.training_step(part, 0))
 
 

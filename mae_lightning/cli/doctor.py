@@ -1,0 +1,54 @@
+"""``doctor``: looks at everything a long run needs, on every rank, within a minute."""
+
+import argparse
+import os
+import sys
+
+SECONDS = 30.0
+
+EPILOG = """\
+Takes what follows fit: configs, then settings such as --trainer.devices=8. Alone it looks at this machine; started on
+every rank, as the run will be, it also looks whether they meet, sum tensors and have the same versions and data:
+
+  mae-lightning doctor --config imagenet/pretrain_base
+  torchrun --nnodes=4 --nproc-per-node=8 ... -m mae_lightning doctor --config imagenet/pretrain_base
+  srun mae-lightning doctor --config imagenet/pretrain_base
+
+Rank 0 prints one line a check: ok, or FAIL with the ranks and what to do. The exit code is 1 if anything failed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.usage = "%(prog)s --config RECIPE [--config OVERLAY] [--timeout SECONDS] [--key=value]"
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", action="append", default=[], metavar="RECIPE", help="what fit would be given")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=SECONDS,
+        metavar="SECONDS",
+        help=f"for each wait: for the other ranks, the network, a sum over all (default: {SECONDS:g})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines this rank, meets the others, and on rank 0 prints what was found."""
+    if not args.config:
+        raise ValueError("nothing to look at: give --config RECIPE")
+    if args.timeout <= 0:
+        raise ValueError(f"--timeout {args.timeout:g}: must be above 0")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its retries are told in one line of ours
+    from mae_lightning.cli.configured import read_configured
+    from mae_lightning.cli.examination import Examination, consult
+    from mae_lightning.cli.quiet import hush
+    from mae_lightning.planning.checks.patience import is_any_left_behind
+    from mae_lightning.planning.checks.ranks import read_launch
+
+    hush()
+    arguments = [*(f"--config={name}" for name in args.config), *args.settings]
+    is_well = consult(Examination(arguments, read_configured(arguments), read_launch(), args.timeout))
+    if is_any_left_behind():  # its threads would keep the process from ending
+        sys.stdout.flush()
+        os._exit(int(not is_well))
+    return int(not is_well)
