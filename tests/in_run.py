@@ -70,3 +70,32 @@ class SameWeights(Callback):
         assert len(set(digests)) == 1, digests
         if trainer.is_global_zero:
             print(f"the same weights on {trainer.world_size} ranks", flush=True)
+
+
+class PlantNumber(Callback):
+    """Makes a number of one step infinite or none, on the last process alone.
+
+    Args:
+        step: Which.
+        where: In the loss and so in the gradient, in the gradient alone, or in the normalised images.
+        value: What stands there.
+    """
+
+    def __init__(self, step: int, where: Literal["loss", "gradient", "input"], value: str) -> None:
+        self.step, self.where, self.value = step, where, float(value)
+
+    def _is_now(self, trainer: Trainer) -> bool:
+        return trainer.global_step == self.step and trainer.global_rank == trainer.world_size - 1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def planted(module: Any, arguments: Any, images: Any) -> Any:
+            return images * self.value if pl_module.training and self._is_now(trainer) else images
+
+        if self.where == "input":
+            pl_module.normalize.register_forward_hook(planted)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
+        if self.where != "input" and self._is_now(trainer):
+            loss.register_hook(lambda gradient: gradient * self.value)
+        if self.where == "loss" and self._is_now(trainer):
+            loss.data.fill_(self.value)

@@ -7,6 +7,7 @@ from mae_lightning.callbacks.ema import WeightEMA
 from mae_lightning.callbacks.figures import FigurePictures
 from mae_lightning.callbacks.finite import FiniteNumbers
 from mae_lightning.callbacks.knn import KNNProbe
+from mae_lightning.callbacks.node_metrics import NodeMetrics
 from mae_lightning.callbacks.preemption import Preemption
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
 from mae_lightning.callbacks.resumed import SeamlessLog
@@ -22,6 +23,7 @@ __all__ = [
     "FigurePictures",
     "FiniteNumbers",
     "KNNProbe",
+    "NodeMetrics",
     "Preemption",
     "ReconstructionPictures",
     "RunSummary",

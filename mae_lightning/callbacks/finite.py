@@ -129,8 +129,8 @@ class FiniteNumbers(Callback):
         listed.write_text("".join(f"{key}\n" for key in keys))
         raise ValueError(
             f"rank {trainer.global_rank}: step {step.number} gave loss {loss:g} and gradient norm {norm:g} at learning"
-            f" rate {step.lr:.3g}; its samples were {', '.join(keys[:NAMED_KEYS])}, ... ({len(keys)} listed in {listed}); no"
-            " checkpoint was written since; try a lower base_lr, more warm-up, gradient_clip_val or bf16"
+            f" rate {step.lr:.3g}; its samples were {', '.join(keys[:NAMED_KEYS])}, ... ({len(keys)} in {listed});"
+            " no checkpoint was written since; try a lower base_lr, more warm-up, gradient_clip_val or bf16"
         )
 
     @staticmethod

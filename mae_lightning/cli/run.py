@@ -25,6 +25,7 @@ class Run:
         resume: If a checkpoint is there, auto goes on from it and never refuses; if none is there, must refuses.
         wandb: auto is online when logged in to Weights & Biases and offline otherwise; off writes metrics.csv only.
         project: The project on Weights & Biases.
+        node_metrics: Whether the run there shows the system metrics of every node, not of the first alone; online only.
     """
 
     name: str | None = None
@@ -32,6 +33,7 @@ class Run:
     resume: Resume = "auto"
     wandb: WandbMode = "auto"
     project: str = "mae-lightning"
+    node_metrics: bool = False
 
     @property
     def folder(self) -> Path:

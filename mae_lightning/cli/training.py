@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mae_lightning.callbacks import default_callbacks
+from mae_lightning.callbacks import NodeMetrics, default_callbacks
 from mae_lightning.callbacks.preemption import REQUEUE_CODE, Preempted, Preemption, StopRequest
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
@@ -157,6 +157,8 @@ class TrainingCLI(LightningCLI):
         own = default_callbacks(self.folder, self.model, next_recipe(self.configs))
         if self.command == "fit" and not self.config.trainer.fast_dev_run:
             own.append(SavedConfig(self.plain_settings, self.folder / CONFIG))
+            if self.run_settings.node_metrics:
+                own.append(NodeMetrics(self.run_settings.project))
             own.append(Preemption(self.folder, self.folder / LAST_CHECKPOINT, self.request))
         try:
             return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
@@ -170,7 +172,7 @@ class TrainingCLI(LightningCLI):
         if configured is False or self.command != "fit" or self.config.trainer.fast_dev_run:
             return False
         run = self.run_settings
-        return build_loggers(self.folder, self.folder.name, run.project, run.wandb)
+        return build_loggers(self.folder, self.folder.name, run.project, run.wandb, node_metrics=run.node_metrics)
 
     def _decide(self) -> Decision:
         """What ``fit`` does in the folder; processes other than the first find it used and do not mind."""

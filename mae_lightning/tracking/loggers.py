@@ -2,19 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.tracking.metrics_csv import MetricsCSV
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
 
-def build_loggers(run_dir: Path, name: str, project: str, mode: WandbMode = "auto") -> list[Logger]:
+def build_loggers(
+    run_dir: Path, name: str, project: str, mode: WandbMode = "auto", *, node_metrics: bool = False
+) -> list[Logger]:
     """metrics.csv and, unless it is off, a Weights & Biases run, both inside the run's folder.
 
     Args:
@@ -22,11 +25,18 @@ def build_loggers(run_dir: Path, name: str, project: str, mode: WandbMode = "aut
         name: The run's name.
         project: The project on Weights & Biases.
         mode: ``auto`` is online when the user is logged in and offline otherwise; ``off`` writes metrics.csv only.
+        node_metrics: Whether other nodes add their system metrics to the run, see `watch_node`.
+
+    Raises:
+        ValueError: Other nodes cannot add to a run that is not online.
     """
+    offline = mode == "offline" or (mode == "auto" and not is_logged_in())
+    if node_metrics and (offline or mode == "off"):
+        raise ValueError("--run.node_metrics needs Weights & Biases online: run `wandb login`, or leave it out")
     loggers: list[Logger] = [MetricsCSV(run_dir)]
     if mode != "off":
-        offline = mode == "offline" or (mode == "auto" and not is_logged_in())
-        loggers.append(_wandb_logger(run_dir, name, project, offline))
+        settings = node_settings(0) if node_metrics else _settings("offline" if offline else "online")
+        loggers.append(_wandb_logger(run_dir, name, project, settings))
     return loggers
 
 
@@ -44,11 +54,28 @@ def is_logged_in() -> bool:
     return bool(wandb.login(prompt=False, verify=False))
 
 
-def _wandb_logger(run_dir: Path, name: str, project: str, offline: bool) -> WandbLogger:
+def node_settings(node: int) -> wandb.Settings:
+    """Of a run that several nodes add to: the first has the figures, the others their own system metrics alone."""
+    settings = _settings("shared")
+    settings.x_label, settings.x_primary = f"node {node}", node == 0
+    settings.x_update_finish_state = node == 0
+    return settings
+
+
+def watch_node(run_id: str, project: str, node: int) -> Callable[[], None]:
+    """Adds the system metrics of this node to the run of the first, until what it returns is called."""
+    return wandb.init(id=run_id, project=project, settings=node_settings(node)).finish
+
+
+def _settings(mode: Literal["online", "offline", "shared"]) -> wandb.Settings:
+    return wandb.Settings(silent=True, console="off", mode=mode)
+
+
+def _wandb_logger(run_dir: Path, name: str, project: str, settings: wandb.Settings) -> WandbLogger:
     """One run folder is one run on W&B: the id follows from the folder, so that a resumed run goes on there."""
     run_dir.mkdir(parents=True, exist_ok=True)
     run_id = os.environ.get("WANDB_RUN_ID") or _stable_id(run_dir)
-    settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
+    offline = settings.mode == "offline"
     logger = WandbLogger(name=name, save_dir=run_dir, id=run_id, project=project, offline=offline, settings=settings)
     logger._wandb_init.pop("anonymous", None)  # W&B warns about this argument, which Lightning always gives
     return logger
@@ -57,6 +84,8 @@ def _wandb_logger(run_dir: Path, name: str, project: str, offline: bool) -> Wand
 def _stable_id(run_dir: Path) -> str:
     """The id kept in the run's folder, made from its place and the time when it was first used."""
     path = run_dir / "wandb_id"
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return "unused"  # the first process alone logs, and names the run
     if not path.exists():
         seed = f"{run_dir.resolve()}{os.urandom(8).hex()}"
         path.write_text(hashlib.sha256(seed.encode()).hexdigest()[:12])
