@@ -6,6 +6,7 @@ from mae_lightning.callbacks.defaults import default_callbacks
 from mae_lightning.callbacks.ema import WeightEMA
 from mae_lightning.callbacks.figures import FigurePictures
 from mae_lightning.callbacks.finite import FiniteNumbers
+from mae_lightning.callbacks.goodput import Goodput
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.node_metrics import NodeMetrics
 from mae_lightning.callbacks.preemption import Preemption
@@ -22,6 +23,7 @@ __all__ = [
     "ConfusionMatrix",
     "FigurePictures",
     "FiniteNumbers",
+    "Goodput",
     "KNNProbe",
     "NodeMetrics",
     "Preemption",

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.finite import FiniteNumbers
+from mae_lightning.callbacks.goodput import Goodput
 from mae_lightning.callbacks.knn import KNNProbe
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
 from mae_lightning.callbacks.resumed import SeamlessLog
@@ -35,6 +36,7 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
     callbacks: list[Callback] = [
         last_checkpoint(run_dir, save_on_train_epoch_end=True),
         last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
+        Goodput(run_dir),
         RunSummary(run_dir, next_recipe),
         Throughput(),
         FiniteNumbers(run_dir),

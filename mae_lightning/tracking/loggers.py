@@ -47,6 +47,13 @@ def log_picture(loggers: Sequence[Logger], key: str, path: Path, step: int) -> N
             logger.log_image(key=key, images=[str(path)], step=step)
 
 
+def log_summary(loggers: Sequence[Logger], key: str, value: float) -> None:
+    """Gives Weights & Biases a figure of the whole run; metrics.csv, where each row has its step, gets none."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary[key] = value
+
+
 def is_logged_in() -> bool:
     """Whether a key is at hand, found without asking the network."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
