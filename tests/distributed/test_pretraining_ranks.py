@@ -80,6 +80,7 @@ def test_accumulation(alone: list[dict[str, str]], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_swin(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

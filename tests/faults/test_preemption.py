@@ -42,9 +42,9 @@ SHAPES = {
 ORDINARY = [
     ("one", "SIGUSR1", "first", "validation", 1),
     ("ddp", "SIGTERM", "last", "step", 2),
-    ("torchrun", "SIGTERM", "launcher", "step", 1),
 ]
 OTHERS = [
+    ("torchrun", "SIGTERM", "launcher", "step", 1),
     *(("one", name, "first", moment, 1) for name, moment in product(("SIGTERM", "SIGUSR1"), ("start", "save"))),
     *(("ddp", "SIGTERM", "all", moment, 2) for moment in ("start", "step", "save", "validation")),
     *(("ddp", "SIGUSR1", target, "validation", 1) for target in ("first", "last")),
