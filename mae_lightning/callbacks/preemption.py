@@ -39,6 +39,11 @@ class StopRequest:
         for number in SIGNALS:
             signal.signal(number, self._note)
 
+    def ignore(self) -> None:
+        """Gives the signals back: from now on they end the process."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
 
@@ -75,6 +80,11 @@ class Preemption(Callback):
         """The run goes on: nobody need start it again."""
         if trainer.is_global_zero:
             self.marker.unlink(missing_ok=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """There is nothing left to save."""
+        if stage == "fit":
+            self.request.ignore()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -162,7 +162,7 @@ class TrainingCLI(LightningCLI):
             own.append(Preemption(self.folder, self.folder / LAST_CHECKPOINT, self.request))
         try:
             return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError) as error:
             raise ValueError(f"trainer: {error} (see configs/trainer, --config trainer/cpu for no GPU)") from error
 
     def _loggers(self, configured: Logger | list[Logger] | bool | None) -> Logger | list[Logger] | bool:
