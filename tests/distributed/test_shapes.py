@@ -102,6 +102,7 @@ def test_pretraining_under_fsdp(alone: dict[int, float], tmp_path: Path) -> None
     assert figures(tmp_path, "train/loss") == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_classifier_in_every_shape(tmp_path: Path) -> None:
     """Layer decay makes a group of parameters a layer: none takes another's state."""
     found = {}
