@@ -121,14 +121,14 @@ class FiniteNumbers(Callback):
     def _fail(self, trainer: Trainer) -> None:
         step = self._first_bad(wait=True)
         if step is None:
-            raise ValueError(f"rank {trainer.global_rank}: stopped, because another process met numbers that are none")
+            raise ValueError("stopped, because another process met numbers that are none")
         loss, norm = step.figures.tolist()
         keys = self._keys(trainer, step)
         listed = self.run_dir / f"non_finite-step-{step.number}-rank-{trainer.global_rank}.txt"
         listed.parent.mkdir(parents=True, exist_ok=True)
         listed.write_text("".join(f"{key}\n" for key in keys))
         raise ValueError(
-            f"rank {trainer.global_rank}: step {step.number} gave loss {loss:g} and gradient norm {norm:g} at learning"
+            f"step {step.number} gave loss {loss:g} and gradient norm {norm:g} at learning"
             f" rate {step.lr:.3g}; its samples were {', '.join(keys[:NAMED_KEYS])}, ... ({len(keys)} in {listed});"
             " no checkpoint was written since; try a lower base_lr, more warm-up, gradient_clip_val or bf16"
         )

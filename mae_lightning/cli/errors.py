@@ -16,7 +16,7 @@ TRACEBACK_VARIABLE = "MAE_LIGHTNING_TRACEBACK"
 
 
 def exit_code(call: Callable[[], int]) -> int:
-    """Runs a command and turns how it ended into an exit code.
+    """Runs a command and turns how it ended into an exit code; where there are several processes, errors name the rank.
 
     Returns:
         The command's own code, 2 after a mistake of the user's, 130 after an interruption.
@@ -34,11 +34,31 @@ def exit_code(call: Callable[[], int]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 -- whoever read our output is gone: nothing to say
         return 0
     except Exception as error:
-        line = one_line(error)
+        line, rank = one_line(error), _rank()
         if line is None or os.environ.get(TRACEBACK_VARIABLE):
+            if rank is not None:
+                error.add_note(f"on rank {rank}")
             raise
-        sys.stderr.write(f"error: {line}\n")  # at once: lines of several processes do not mix
+        who = "" if rank is None else f"rank {rank}: "
+        sys.stderr.write(f"error: {who}{line}\n")  # at once: lines of several processes do not mix
         return 2
+
+
+def _rank() -> int | None:
+    """This process's rank among those of a launch, or None where it is alone."""
+    if not {"WORLD_SIZE", "SLURM_PROCID"} & os.environ.keys():  # light commands import nothing for this
+        return None
+    import torch.distributed as dist
+
+    from mae_lightning.planning.checks.ranks import read_launch
+
+    if dist.is_initialized():
+        return dist.get_rank() if dist.get_world_size() > 1 else None
+    try:
+        launch = read_launch()
+    except ValueError:  # then this is what the error says
+        return None
+    return launch.rank if launch.world_size > 1 else None
 
 
 def one_line(error: BaseException) -> str | None:

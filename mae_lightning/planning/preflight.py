@@ -32,14 +32,14 @@ def preflight(model: nn.Module, data: object, trainer: Mapping[str, Any], folder
         folder: Of the run.
 
     Raises:
-        ValueError: Something will not do; names the rank, where there are several, and what to do.
+        ValueError: Something will not do; names what to do.
     """
     launch = read_launch()
     red = [finding for finding in quick_checks(model, data, trainer, folder, launch) if finding.ok is False]
     if red:
         told = "; ".join(part for finding in red for part in (finding.text, finding.cure) if part)
-        who = f"rank {launch.rank}: " if planned_ranks(trainer, launch) > 1 else ""
-        raise ValueError(f"{who}{told}")
+        is_first = launch.world_size == 1 and planned_ranks(trainer, launch) > 1  # of those that Lightning will start
+        raise ValueError(f"rank 0: {told}" if is_first else told)
 
 
 def quick_checks(

@@ -111,6 +111,35 @@ def test_an_error_is_printed_and_exits_with_2(module: ModuleType, capsys: pytest
     assert capsys.readouterr() == ("", "error: size 3 is too small; 4 would do\n")
 
 
+LAUNCHES = {
+    "torchrun": {"RANK": "3", "WORLD_SIZE": "4"},
+    "SLURM": {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
+    "Lightning": {"LOCAL_RANK": "3", "WORLD_SIZE": "4"},
+}
+
+
+@pytest.mark.parametrize("launch", LAUNCHES.values(), ids=LAUNCHES)
+def test_one_of_several_processes_says_which(
+    module: ModuleType, launch: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    assert exit_code(module.on_purpose) == 2
+    assert capsys.readouterr().err == "error: rank 3: size 3 is too small; 4 would do\n"
+    with pytest.raises(TypeError) as caught:
+        exit_code(module.other_kind)
+    assert caught.value.__notes__ == ["on rank 3"]
+
+
+def test_one_process_of_a_launcher_is_no_rank(
+    module: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert exit_code(module.on_purpose) == 2
+    assert capsys.readouterr().err == "error: size 3 is too small; 4 would do\n"
+
+
 def test_the_trace_can_be_asked_for(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAE_LIGHTNING_TRACEBACK", "1")
     with pytest.raises(ValueError, match="size 3"):
