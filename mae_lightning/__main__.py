@@ -36,7 +36,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         return run_training(name, rest, allowed_imports)
     if name in COMMANDS:
-        return run_command(name, rest)
+        return run_command(name, rest, allowed_imports)
     raise ValueError(unknown_command(name))
 
 

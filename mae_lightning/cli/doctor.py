@@ -41,13 +41,15 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its retries are told in one line of ours
     from mae_lightning.cli.configured import read_configured
     from mae_lightning.cli.examination import Examination, consult
+    from mae_lightning.cli.imports import ImportPolicy
     from mae_lightning.cli.quiet import hush
     from mae_lightning.planning.checks.patience import is_any_left_behind
     from mae_lightning.planning.checks.ranks import read_launch
 
     hush()
     arguments = [*(f"--config={name}" for name in args.config), *args.settings]
-    is_well = consult(Examination(arguments, read_configured(arguments), read_launch(), args.timeout))
+    configured = read_configured(arguments, ImportPolicy(args.allowed_imports))
+    is_well = consult(Examination(arguments, configured, read_launch(), args.timeout))
     if is_any_left_behind():  # its threads would keep the process from ending
         sys.stdout.flush()
         os._exit(int(not is_well))

@@ -99,6 +99,7 @@ def _keep(plan: "Plan", path: Path) -> None:
 
 def _plan(args: argparse.Namespace) -> "Plan":
     from mae_lightning.cli.configured import read_configured
+    from mae_lightning.cli.imports import ImportPolicy
     from mae_lightning.cli.quiet import hush
     from mae_lightning.data.batching import split_batch
     from mae_lightning.planning.feeding import images_a_core_of
@@ -108,7 +109,8 @@ def _plan(args: argparse.Namespace) -> "Plan":
 
     hush()
     measured = images_a_core_of(args.bench) if args.bench else None
-    configured = read_configured([*(f"--config={name}" for name in args.config), *args.settings])
+    arguments = [*(f"--config={name}" for name in args.config), *args.settings]
+    configured = read_configured(arguments, ImportPolicy(args.allowed_imports))
     setting = _setting(args, configured)
     facts = _facts(args, configured)
     split_batch(facts.global_batch_size, setting.size)  # fails here, before anything is counted

@@ -5,6 +5,7 @@ To add one, write a module with ``add_arguments(parser)`` and ``run(args) -> int
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
@@ -130,14 +131,20 @@ class OneLineParser(argparse.ArgumentParser):
         raise ValueError(f"{self.prog.split()[-1]}: {message}; see {self.prog} --help")
 
 
-def run_command(name: str, arguments: list[str]) -> int:
-    """Runs a command of the table and returns the process's exit code."""
+def run_command(name: str, arguments: list[str], allowed_imports: Sequence[str] = ()) -> int:
+    """Runs a command of the table and returns the process's exit code.
+
+    Args:
+        name: Of the command.
+        arguments: What follows it on the command line.
+        allowed_imports: Packages of the user's that configs may name; commands find them as ``args.allowed_imports``.
+    """
     command = COMMANDS[name]
     module: Any = import_module(command.module)
     parser = OneLineParser(prog=f"mae-lightning {name}", description=command.summary)
     module.add_arguments(parser)
-    if not command.takes_settings:
-        return int(module.run(parser.parse_args(arguments)))
-    args, settings = parser.parse_known_args(arguments)
-    args.settings = settings
+    args, settings = (
+        parser.parse_known_args(arguments) if command.takes_settings else (parser.parse_args(arguments), [])
+    )
+    args.settings, args.allowed_imports = settings, allowed_imports
     return int(module.run(args))

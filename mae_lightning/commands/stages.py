@@ -111,6 +111,11 @@ def parse_settings(words: Sequence[str]) -> dict[str, list[Setting]]:
     return found
 
 
+def permissions(allowed_imports: Sequence[str]) -> list[str]:
+    """The settings of a trial that let its configs name packages of the user's."""
+    return [f"--{EVERY}.allow-import={package}" for package in allowed_imports]
+
+
 @dataclass(frozen=True)
 class StageRecord:
     """What a stage left in its folder beside what the command itself wrote.

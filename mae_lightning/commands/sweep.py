@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from mae_lightning.commands.configs import find_config
-from mae_lightning.commands.stages import last_word, terminable
+from mae_lightning.commands.stages import last_word, permissions, terminable
 from mae_lightning.commands.sweep_file import combination_name, read_sweep, shell_line
 from mae_lightning.commands.trial import TRIAL, Trial, parse
 
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs what is missing; 1 when a trial failed."""
     if args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: at least one trial runs at a time")
+    args.settings += permissions(args.allowed_imports)
     jobs = plan(args)
     if args.dry_run:
         for job in jobs:

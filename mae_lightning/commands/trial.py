@@ -21,6 +21,7 @@ from mae_lightning.commands.stages import (
     StageRecord,
     elapsed_since,
     parse_settings,
+    permissions,
     run_program,
     short_digest,
     sole_worker,
@@ -120,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             "start a trial once, without a launcher: its stages start their own processes; "
             "give --all.trainer.devices=8, or --launcher 'torchrun --nproc-per-node 8'"
         )
+    args.settings += permissions(args.allowed_imports)
     trial = plan(args)
     with terminable():
         record = _Execution(trial, _board(args, trial)).run()

@@ -1,5 +1,6 @@
 """What configs may name, and a masking of the user's own."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,20 @@ def test_a_masking_of_ones_own(program: Callable, here: Path, small: tuple[str, 
     outcome = program(*arguments, command=SCRIPT)
     assert outcome.code == 0, outcome.err
     assert "spiral of 3 turns" in outcome.out
+
+
+def test_plan_and_sweep_take_it(cli: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (here / "my_masks.py").write_text(SPIRAL)
+    (here / "spiral.yaml").write_text(OVERLAY)
+    words = ("plan", "--config=quickstart/pretrain", "--config=spiral.yaml", "--gpu=h100")
+    assert "configs may not name my_masks.SpiralMasking" in cli(*words).err
+    outcome = cli("--allow-import", "my_masks", *words)
+    assert outcome.code == 0, outcome.err
+    assert "spiral of 3 turns" in outcome.out
+    commands = cli("--allow-import", "my_masks", "sweep", "sweeps/quickstart/table_1c", "--dry-run").out.splitlines()
+    assert len(commands) == 4
+    assert all("--all.allow-import=my_masks" in command for command in commands)
 
 
 def test_without_permission_it_is_refused_and_not_imported(
