@@ -11,13 +11,15 @@ def launched_topology(environment: Mapping[str, str]) -> dict[str, Any]:
         environment: Of the process.
 
     Raises:
-        ValueError: Nodes have different numbers of processes.
+        ValueError: Nodes have different numbers of processes, or SLURM was not told how many.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         world, local = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
         return {"num_nodes": world // local, "devices": local}
     if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         tasks, nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
+        if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environment:  # Lightning refuses it, too
+            raise ValueError(f"SLURM started --ntasks={tasks}; say how many on a node instead: --ntasks-per-node")
         if tasks % nodes:
             raise ValueError(f"SLURM started {tasks} tasks on {nodes} nodes; give each node as many: --ntasks-per-node")
         return {"num_nodes": nodes, "devices": tasks // nodes}

@@ -7,7 +7,13 @@ import pytest
 from mae_lightning.cli.launched import launched_topology, with_launched_topology
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
-SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "mae"}
+SLURM = {
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "8",
+    "SLURM_NTASKS_PER_NODE": "4",
+    "SLURM_NNODES": "2",
+    "SLURM_JOB_NAME": "mae",
+}
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,9 @@ def test_what_contradicts_is_an_error(name: str, value: int) -> None:
 
 def test_no_launcher_changes_nothing() -> None:
     assert with_launched_topology({"devices": 4, "num_nodes": 1}, {}) == {"devices": 4, "num_nodes": 1}
+
+
+def test_tasks_that_no_node_was_told_of_are_refused() -> None:
+    environment = {name: value for name, value in SLURM.items() if name != "SLURM_NTASKS_PER_NODE"}
+    with pytest.raises(ValueError, match="--ntasks=8; say how many on a node instead: --ntasks-per-node"):
+        launched_topology(environment)
