@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; by default the process's own.
 
     Returns:
-        0 when all went well, 2 after a mistake of the user's, 75 when a run was told to go and saved, 130 after an
-        interruption.
+        0 when all went well, 2 after a mistake of the user's, 75 when a run was told to go and saved, 124 when a
+        time limit of a run ran out, 130 after an interruption.
     """
     return exit_code(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
 

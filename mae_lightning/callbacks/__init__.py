@@ -8,6 +8,7 @@ from mae_lightning.callbacks.figures import FigurePictures
 from mae_lightning.callbacks.finite import FiniteNumbers
 from mae_lightning.callbacks.goodput import Goodput
 from mae_lightning.callbacks.knn import KNNProbe
+from mae_lightning.callbacks.left_out import LeftOutSteps
 from mae_lightning.callbacks.node_metrics import NodeMetrics
 from mae_lightning.callbacks.preemption import Preemption
 from mae_lightning.callbacks.reconstructions import ReconstructionPictures
@@ -15,6 +16,7 @@ from mae_lightning.callbacks.resumed import SeamlessLog
 from mae_lightning.callbacks.skipped import SkippedSamples
 from mae_lightning.callbacks.summary import RunSummary
 from mae_lightning.callbacks.throughput import Throughput
+from mae_lightning.callbacks.time_limits import TimeLimits
 from mae_lightning.callbacks.tokenizer_file import TokenizerFile
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "FiniteNumbers",
     "Goodput",
     "KNNProbe",
+    "LeftOutSteps",
     "NodeMetrics",
     "Preemption",
     "ReconstructionPictures",
@@ -32,6 +35,7 @@ __all__ = [
     "SeamlessLog",
     "SkippedSamples",
     "Throughput",
+    "TimeLimits",
     "TokenizerFile",
     "WeightEMA",
     "default_callbacks",

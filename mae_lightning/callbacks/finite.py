@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -49,6 +50,18 @@ class Step:
         return bool(self.figures.isfinite().all())
 
 
+class NonFiniteError(ValueError):
+    """A loss or gradient is infinite or not a number.
+
+    Attributes:
+        step: Optimiser steps before the first such one of any process.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class FiniteNumbers(Callback):
     """Stops all processes together when a loss or gradient is infinite or not a number.
 
@@ -78,7 +91,7 @@ class FiniteNumbers(Callback):
         """Sends the step's figures on their way, and looks at those that have arrived.
 
         Raises:
-            ValueError: Some are no numbers, on this process or another.
+            NonFiniteError: Some are no numbers, on this process or another.
         """
         assert isinstance(pl_module, Task)
         self._indices.append(batch["index"])
@@ -93,7 +106,7 @@ class FiniteNumbers(Callback):
         """Lets no checkpoint be written of weights that are lost.
 
         Raises:
-            ValueError: They are.
+            NonFiniteError: They are.
         """
         is_bad = self._first_bad(wait=True) is not None
         if trainer.strategy.reduce_boolean_decision(is_bad, all=False):
@@ -120,17 +133,19 @@ class FiniteNumbers(Callback):
 
     def _fail(self, trainer: Trainer) -> None:
         step = self._first_bad(wait=True)
+        first = _first_of_all_processes(step.number if step else None)
         if step is None:
-            raise ValueError("stopped, because another process met numbers that are none")
+            raise NonFiniteError("stopped, because another process met numbers that are none", first)
         loss, norm = step.figures.tolist()
         keys = self._keys(trainer, step)
         listed = self.run_dir / f"non_finite-step-{step.number}-rank-{trainer.global_rank}.txt"
         listed.parent.mkdir(parents=True, exist_ok=True)
         listed.write_text("".join(f"{key}\n" for key in keys))
-        raise ValueError(
+        raise NonFiniteError(
             f"step {step.number} gave loss {loss:g} and gradient norm {norm:g} at learning"
             f" rate {step.lr:.3g}; its samples were {', '.join(keys[:NAMED_KEYS])}, ... ({len(keys)} in {listed});"
-            " no checkpoint was written since; try a lower base_lr, more warm-up, gradient_clip_val or bf16"
+            " no checkpoint was written since; try a lower base_lr, more warm-up, gradient_clip_val or bf16",
+            first,
         )
 
     @staticmethod
@@ -138,3 +153,13 @@ class FiniteNumbers(Callback):
         indices = torch.cat(step.indices).tolist()
         data = getattr(trainer, "datamodule", None)
         return [data.key_of("train", index) if isinstance(data, ShardDataModule) else str(index) for index in indices]
+
+
+def _first_of_all_processes(own: int | None) -> int:
+    """The number of the first lost step that some process knows of."""
+    if not (dist.is_available() and dist.is_initialized()):
+        assert own is not None
+        return own
+    numbers: list[int | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(numbers, own)
+    return min(number for number in numbers if number is not None)

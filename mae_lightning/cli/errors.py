@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mae_lightning.secrets import redact
+
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
 TRACEBACK_VARIABLE = "MAE_LIGHTNING_TRACEBACK"
 
@@ -40,13 +42,13 @@ def exit_code(call: Callable[[], int]) -> int:
                 error.add_note(f"on rank {rank}")
             raise
         who = "" if rank is None else f"rank {rank}: "
-        sys.stderr.write(f"error: {who}{line}\n")  # at once: lines of several processes do not mix
+        sys.stderr.write(f"error: {who}{redact(line)}\n")  # at once: lines of several processes do not mix
         return 2
 
 
 def _rank() -> int | None:
     """This process's rank among those of a launch, or None where it is alone."""
-    if not {"WORLD_SIZE", "SLURM_PROCID"} & os.environ.keys():  # light commands import nothing for this
+    if not {"WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys():  # light commands import nothing for this
         return None
     import torch.distributed as dist
 

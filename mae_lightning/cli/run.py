@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mae_lightning.callbacks.time_limits import Limits
+
 Resume = Literal["auto", "must", "never"]
+Recover = Literal["stop", "skip"]
 WandbMode = Literal["auto", "online", "offline", "off"]
 
 CONFIG = "config.yaml"
@@ -23,17 +26,22 @@ class Run:
         name: The folder's name; by default after the recipe, such as quickstart-pretrain.
         dir: Where the folders of runs lie.
         resume: If a checkpoint is there, auto goes on from it and never refuses; if none is there, must refuses.
+        recover: After a step whose loss or gradient is no number, stop ends the run; skip goes on from the last
+            checkpoint and leaves that step out, at most three of them.
         wandb: auto is online when logged in to Weights & Biases and offline otherwise; off writes metrics.csv only.
         project: The project on Weights & Biases.
         node_metrics: Whether the run there shows the system metrics of every node, not of the first alone; online only.
+        limits: Seconds after which a process that waits in vain writes the stacks of its threads and ends.
     """
 
     name: str | None = None
     dir: str = "runs"
     resume: Resume = "auto"
+    recover: Recover = "stop"
     wandb: WandbMode = "auto"
     project: str = "mae-lightning"
     node_metrics: bool = False
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
 
     @property
     def folder(self) -> Path:
@@ -102,7 +110,7 @@ def decide(
         resume: What the user asked for.
         saved: How far the folder's last checkpoint got; None without one.
         is_used: Whether a run has already been started in it.
-        changed: A setting of that run which is another now, in words; None if all are the same.
+        changed: The settings of that run which are others now, in words; None if all are the same.
         max_epochs: Epochs of the whole run; None or negative for no limit.
         max_steps: Steps of the whole run; negative for no limit.
 

@@ -1,5 +1,6 @@
 """``fit``, ``validate`` and ``test``: LightningCLI with a run's folder around it."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mae_lightning.callbacks import NodeMetrics, default_callbacks
+from mae_lightning.callbacks import LeftOutSteps, NodeMetrics, default_callbacks
+from mae_lightning.callbacks.finite import NonFiniteError
 from mae_lightning.callbacks.preemption import REQUEUE_CODE, Preempted, Preemption, StopRequest
+from mae_lightning.callbacks.time_limits import Limits, TimeLimits, Watchdog, outlast
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
 from mae_lightning.cli.imports import ImportPolicy
@@ -23,11 +26,11 @@ from mae_lightning.cli.launched import with_launched_topology
 from mae_lightning.cli.parser import FROM_DATA, ParseError, Parser, parser_options
 from mae_lightning.cli.quiet import hush
 from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, Run, decide, default_name, next_recipe
-from mae_lightning.cli.saved_config import SavedConfig, first_change, plain_settings
+from mae_lightning.cli.saved_config import SavedConfig, changes, plain_settings
 from mae_lightning.cli.settings import read_settings
 from mae_lightning.commands.configs import configs_folder
 from mae_lightning.planning.preflight import preflight
-from mae_lightning.strategies.durable import DurableCheckpointIO, newest_whole
+from mae_lightning.strategies.durable import DurableCheckpointIO, newest_whole, remove_leftovers
 from mae_lightning.tracking import build_loggers
 from mae_lightning.weights import is_sharded, read_checkpoint
 from mae_lightning.weights.sharded import read_rest
@@ -48,7 +51,12 @@ def run_training(command: str, arguments: Sequence[str], allowed_imports: Sequen
     if command == "fit":
         request.listen()
     resolved, configs = resolve_configs(arguments)
-    return TrainingCLI(command, resolved, configs, ImportPolicy(allowed_imports), request).run()
+    policy = ImportPolicy(allowed_imports)
+    code = TrainingCLI(command, resolved, configs, policy, request).run()
+    while code is None:
+        gc.collect()  # the model of the start before
+        code = TrainingCLI(command, resolved, configs, policy, request, is_restart=True).run()
+    return code
 
 
 class TrainingCLI(LightningCLI):
@@ -63,6 +71,7 @@ class TrainingCLI(LightningCLI):
         configs: The paths of the configs, for the run's name.
         policy: What configs may name.
         request: Whether the process was told to go.
+        is_restart: Whether this process began the run before, and goes on with it.
     """
 
     def __init__(
@@ -72,8 +81,11 @@ class TrainingCLI(LightningCLI):
         configs: Sequence[Path],
         policy: ImportPolicy,
         request: StopRequest | None = None,
+        *,
+        is_restart: bool = False,
     ) -> None:
         self.command, self.configs, self.policy, self.request = command, configs, policy, request
+        self.is_restart = is_restart
         policy.enforce()
         super().__init__(
             LightningModule,
@@ -126,8 +138,10 @@ class TrainingCLI(LightningCLI):
             raise ValueError("data.init_args.seed follows seed_everything; set --seed_everything instead")
         settings = self.config.run
         settings.name = settings.name or default_name(self.configs, configs_folder())
-        self.run_settings = Run(**settings.as_dict())
+        self.run_settings = Run(**settings.as_dict() | {"limits": Limits(**settings.limits.as_dict())})
         self.folder = self.run_settings.folder
+        self.left_out = LeftOutSteps(self.folder)
+        self.watchdog = Watchdog(self.run_settings.limits, self.folder)
         derived = [name for name in FROM_DATA if f"model.{name}" not in self.given]
         self.plain_settings = plain_settings(self.config, derived)
         self.last_checkpoint = newest_whole(self.folder / LAST_CHECKPOINT)
@@ -160,6 +174,8 @@ class TrainingCLI(LightningCLI):
             if self.run_settings.node_metrics:
                 own.append(NodeMetrics(self.run_settings.project))
             own.append(Preemption(self.folder, self.folder / LAST_CHECKPOINT, self.request))
+        if self.command == "fit":
+            own += [self.left_out, TimeLimits(self.watchdog)]
         try:
             return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
         except (MisconfigurationException, ValueError) as error:
@@ -181,24 +197,30 @@ class TrainingCLI(LightningCLI):
         last = self.last_checkpoint
         return decide(
             self.folder,
-            self.run_settings.resume,
+            "auto" if self.is_restart else self.run_settings.resume,
             saved=read_progress(last) if last is not None else None,
             is_used=getattr(rank_zero_only, "rank", 0) == 0 and (last is not None or (self.folder / CONFIG).is_file()),
-            changed=first_change(self.folder / CONFIG, self.plain_settings),
+            changed=changes(self.folder / CONFIG, self.plain_settings),
             max_epochs=self.config.trainer.max_epochs,
             max_steps=self.config.trainer.max_steps,
         )
 
     # ---------------------------------------------------------------- running
 
-    def run(self) -> int:
-        """Runs the command and returns the process's exit code."""
+    def run(self) -> int | None:
+        """Runs the command and returns the process's exit code; None if it is to go on from the last checkpoint."""
         if self.decision is not None:
             rank_zero_only(print)(self.decision.line, flush=True)
             if self.decision.action == "stop":
                 return 0
         try:
             getattr(self, f"_{self.command}")()
+        except NonFiniteError as error:
+            if self.run_settings.recover == "stop":
+                raise
+            self.left_out.add(self.trainer, self.model, error)
+            self.datamodule.teardown("fit")
+            return None
         except Preempted:
             return REQUEUE_CODE
         except SystemExit:
@@ -213,7 +235,10 @@ class TrainingCLI(LightningCLI):
     def _fit(self) -> None:
         assert self.decision is not None
         last = self.last_checkpoint if self.decision.action == "continue" else None
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
+        rank_zero_only(remove_leftovers)(self.folder, (self.folder / LAST_CHECKPOINT).parent)
+        outlast(self.trainer.strategy, self.run_settings.limits)
+        with self.watchdog:
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
 
     def _validate(self) -> None:
         self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True)

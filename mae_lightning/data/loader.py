@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ class Loader:
         position: Epoch and step at which the next iteration begins.
         split: For messages.
         bad_samples: Counts what cannot be read.
+        waiting: What to be in while a batch is waited for.
         options: For torch's DataLoader: workers, pinning, time limit.
     """
 
@@ -83,12 +85,14 @@ class Loader:
         position: Callable[[], tuple[int, int]],
         split: str,
         bad_samples: BadSamples,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         **options: Any,
     ) -> None:
         self.stream = stream
         self.split = split
         self._position = position
         self._bad_samples = bad_samples
+        self._waiting = waiting
         self._reading = _Reading(stream)
         self._workers: DataLoader[Parcel] = DataLoader(self._reading, batch_size=None, collate_fn=_unchanged, **options)
 
@@ -99,9 +103,14 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # Only now: Lightning asks for an iterator before it knows where a resumed run stands.
         self._reading.seek(*self._position())
-        for parcel in self._workers:
+        parcels = iter(self._workers)
+        while (parcel := self._next(parcels)) is not None:
             self._bad_samples.report(self.split, parcel["problems"])
             yield parcel["batch"]
+
+    def _next(self, parcels: Iterator[Parcel]) -> Parcel | None:
+        with self._waiting():
+            return next(parcels, None)
 
     def close(self) -> None:
         """End the workers; left to the garbage collector, each takes 5 seconds to notice."""

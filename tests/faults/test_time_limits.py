@@ -1,0 +1,173 @@
+"""R12: whatever hangs or dies is found within a time limit, with the rank and the stacks, and no checkpoint suffers."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mae_lightning.__main__ import main
+from mae_lightning.callbacks.time_limits import EXPIRED_CODE, GRACE
+from mae_lightning.strategies.durable import is_whole
+from mae_lightning.weights import read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+RUN = [
+    "--config=quickstart/pretrain",
+    "--model.init_args.encoder={dim: 16, depth: 1, num_heads: 2, patch_size: 7}",
+    "--model.init_args.decoder.init_args.dim=16",
+    "--model.init_args.decoder.init_args.depth=1",
+    "--model.init_args.warmup_epochs=0",
+    "--data.init_args.global_batch_size=500",
+    "--data.init_args.val=null",
+    "--run.name=run",
+    "--run.wandb=off",
+    "--trainer.max_epochs=200",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+]
+LIMIT = 3
+DDP = ["--config=trainer/ddp", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.devices=2"]
+RANKS = [*DDP, "--data.init_args.num_workers=0"]
+WORKERS = ["--trainer.devices=1", "--data.init_args.num_workers=2"]
+CASES = {
+    "1 kill a rank": (RANKS, "last", "SIGKILL", 2, "another process of the run is gone"),
+    "2 stop a rank": (RANKS, "last", "SIGSTOP", EXPIRED_CODE, f"was not done within {LIMIT} s (--run.limits.step)"),
+    "2 stop the first rank": (RANKS, "first", "SIGSTOP", -9, f"was not done within {LIMIT} s (--run.limits.step)"),
+    "3 kill a worker": (WORKERS, "worker", "SIGKILL", 2, "DataLoader worker (pid"),
+    "4 stop a worker": (WORKERS, "worker", "SIGSTOP", EXPIRED_CODE, f"within {LIMIT} s (--run.limits.read)"),
+}
+ORDINARY = ("2 stop a rank", "3 kill a worker")
+STEP = 13
+"""In the second epoch of ten steps, so that there is a checkpoint before it."""
+
+
+def fit(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Trains until it ends; and the time when it did."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mae_lightning", "--allow-import", "in_run", "fit", *RUN, *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done, time.time()
+
+
+def check_checkpoint(run: Path) -> int:
+    """It is whole; its step."""
+    checkpoint = run / "checkpoints/last.ckpt"
+    assert is_whole(checkpoint)
+    content = read_checkpoint(checkpoint)
+    assert all(tensor.isfinite().all() for tensor in content["state_dict"].values() if torch.is_tensor(tensor))
+    return int(content["global_step"])
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in ORDINARY else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_a_process_that_is_killed_or_stopped_is_found(case: str, tmp_path: Path) -> None:
+    options, target, signal, code, line = CASES[case]
+    stop = [
+        "--trainer.callbacks=in_run.StopAt",
+        f"--trainer.callbacks.signal={signal}",
+        f"--trainer.callbacks.target={target}",
+        f"--trainer.callbacks.after={STEP}",
+        f"--run.limits={{step: {LIMIT}, read: {LIMIT}}}",
+    ]
+    done, ended = fit(tmp_path, *options, *stop)
+    assert done.returncode == code, done.stderr[-3000:]
+    run = tmp_path / "runs/run"
+    survivor = 1 if target == "first" else 0
+    stacks = run / f"stacks-rank-{survivor}.txt"
+    errors = [text for text in done.stderr.splitlines() if text.startswith("error: ") and line in text]
+    assert len(errors) == 1, done.stderr[-3000:]
+    assert f"rank {survivor}: " in errors[0] or options is WORKERS
+    assert f"stacks-rank-{survivor}.txt" in errors[0]
+    text = stacks.read_text()
+    assert text.startswith(f"rank {survivor}: ")
+    assert line in text
+    assert "most recent call first" in text
+    assert "time_limits.py" in text  # the watchdog's own thread is among them
+    if case == "4 stop a worker":
+        assert "is stopped" in text
+    hit = (run / "struck").stat().st_mtime
+    print(f"{case}: ended {ended - hit:.1f} s after the signal")
+    assert ended - hit < LIMIT + 2 * GRACE + 5  # the worker that torch itself looks for every 5 s
+    assert check_checkpoint(run) == 10
+
+
+class Answering(SimpleHTTPRequestHandler):
+    """Serves files until it is told to accept and say nothing any more."""
+
+    silence = threading.Event()
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.silence.is_set():
+            self.over.wait()
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Answering, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        Answering.over.set()
+        server.shutdown()
+
+
+def write_shard(path: Path, num_images: int) -> None:
+    random = np.random.default_rng(0)
+    with tarfile.open(path, "w") as tar:
+        for index in range(num_images):
+            picture = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(picture, "PNG")
+            member = tarfile.TarInfo(f"{index:04d}.png")
+            member.size = len(picture.getvalue())
+            tar.addfile(member, io.BytesIO(picture.getvalue()))
+
+
+@pytest.mark.slow
+def test_a_server_that_accepts_and_never_answers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "served").mkdir()
+    write_shard(tmp_path / "served/shard-0.tar", 1000)
+    with serving(tmp_path / "served") as address:
+        assert main(["index", f"{address}/shard-0.tar", "--out", "index"]) == 0
+        threading.Thread(target=silence_after, args=(tmp_path / "runs/run/checkpoints/last.ckpt",), daemon=True).start()
+        done, ended = fit(tmp_path, *WORKERS, "--data.init_args.train=index", f"--run.limits.read={LIMIT}")
+    assert done.returncode == EXPIRED_CODE, done.stderr[-3000:]
+    text = (tmp_path / "runs/run/stacks-rank-0.txt").read_text()
+    assert f"within {LIMIT} s (--run.limits.read)" in text
+    print(f"5 a silent server: ended {ended - (tmp_path / 'silent').stat().st_mtime:.1f} s after it fell silent")
+    assert ended - (tmp_path / "silent").stat().st_mtime < LIMIT + GRACE + 5
+    assert check_checkpoint(tmp_path / "runs/run") >= 2
+
+
+def silence_after(checkpoint: Path) -> None:
+    """The server falls silent once there is a checkpoint."""
+    while not checkpoint.exists():
+        time.sleep(0.05)
+    Path("silent").touch()
+    Answering.silence.set()
