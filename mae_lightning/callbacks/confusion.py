@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mae_lightning.tasks import Classification
+from mae_lightning.tracking.unfailing import Unfailing
 
 
 class ConfusionMatrix(Callback):
@@ -18,6 +19,7 @@ class ConfusionMatrix(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._unfailing = Unfailing("writing confusion.csv")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the latest, unless this is the sanity check before training; the first process writes."""
@@ -25,7 +27,9 @@ class ConfusionMatrix(Callback):
         if trainer.sanity_checking or pl_module.metrics.confusion is None:
             return
         counts = pl_module.metrics.confusion.compute().tolist()
-        if trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        with self._unfailing:
             names = pl_module.class_names or [str(label) for label in range(len(counts))]
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "confusion.csv").open("w", newline="") as file:

@@ -15,6 +15,7 @@ from mae_lightning.pictures.subject import Model, Subject
 from mae_lightning.tasks import MaskedPretraining
 from mae_lightning.tasks.masked import HELD_OUT_SEED
 from mae_lightning.tracking import log_picture
+from mae_lightning.tracking.unfailing import Unfailing
 
 
 class FigurePictures(Callback):
@@ -46,6 +47,7 @@ class FigurePictures(Callback):
         self.which, self.num_images, self.num_statistics = tuple(which), num_images, num_statistics
         self.every_n_validations = every_n_validations
         self._count, self._named = 0, set[str]()
+        self._unfailing = Unfailing("drawing figures")
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,7 +69,9 @@ class FigurePictures(Callback):
                     print(f"{name}: not drawn: {reason}")
                 self._named.add(name)
                 continue
-            if trainer.is_global_zero:
+            if not trainer.is_global_zero:
+                continue
+            with self._unfailing:
                 (path,) = write_figure(figure, folder, f"{name}-step{trainer.global_step:07d}", [".png"])
                 log_picture(trainer.loggers, f"figures/{name}", path, trainer.global_step)
 

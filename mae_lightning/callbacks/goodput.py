@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mae_lightning.data import ShardDataModule
 from mae_lightning.tracking import log_summary
+from mae_lightning.tracking.unfailing import Unfailing
 
 FILE = "goodput.json"
 
@@ -69,6 +70,7 @@ class Goodput(Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / FILE
+        self._unfailing = Unfailing(f"writing {self.path}")
         self._is_kept = False
         self.ledger = Ledger()
         self._counted_until = self._idle_since = self._began = self._paused = time.perf_counter()
@@ -147,7 +149,9 @@ class Goodput(Callback):
         now = time.perf_counter()
         self.ledger.wall += now - self._counted_until
         self._counted_until = now
-        if self._is_kept and trainer.is_global_zero and self.path.parent.is_dir():
+        if not (self._is_kept and trainer.is_global_zero and self.path.parent.is_dir()):
+            return
+        with self._unfailing:
             temporary = self.path.with_name(f".{FILE}.writing")
             temporary.write_text(json.dumps(asdict(self.ledger)) + "\n")
             temporary.replace(self.path)

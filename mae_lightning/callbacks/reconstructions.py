@@ -12,6 +12,7 @@ from mae_lightning.pictures import draw_sheet, reconstruct
 from mae_lightning.tasks import MaskedPretraining
 from mae_lightning.tasks.masked import HELD_OUT_SEED
 from mae_lightning.tracking import log_picture
+from mae_lightning.tracking.unfailing import Unfailing
 
 
 class ReconstructionPictures(Callback):
@@ -24,6 +25,7 @@ class ReconstructionPictures(Callback):
 
     def __init__(self, folder: Path, num_images: int = 8) -> None:
         self.folder, self.num_images = folder, num_images
+        self._unfailing = Unfailing("drawing pictures")
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,8 +45,9 @@ class ReconstructionPictures(Callback):
         path = self.folder / f"reconstructions-step{trainer.global_step:07d}.png"
         share = mask.masked.shape[1] / pl_module.model.num_patches
         caption = f"{share:.0%} of patches masked, step {trainer.global_step}; pixels from {drawn.mode}"
-        draw_sheet(drawn.columns(), path, caption)
-        log_picture(trainer.loggers, "val/reconstructions", path, trainer.global_step)
+        with self._unfailing:
+            draw_sheet(drawn.columns(), path, caption)
+            log_picture(trainer.loggers, "val/reconstructions", path, trainer.global_step)
 
 
 def spread_evenly(num_samples: int, num_chosen: int) -> list[int]:

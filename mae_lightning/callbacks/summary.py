@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.data import ShardDataModule
+from mae_lightning.data.urls import public_name
 from mae_lightning.tasks import Classification, Task
 
 
@@ -56,19 +57,26 @@ class RunSummary(Callback):
             return f"fit --config {self.next_recipe} --model.init_args.init_from={last}"
         if isinstance(pl_module, Classification) and isinstance(data, ShardDataModule):
             judged_on = data.sources.get("test", data.sources.get("val"))
-            held_out = f" --val {judged_on.name}" if judged_on is not None else ""
-            return f"evaluate {last} --data {data.sources['train'].name}{held_out}"
+            held_out = f" --val {public_name(judged_on.name)}" if judged_on is not None else ""
+            return f"evaluate {last} --data {public_name(data.sources['train'].name)}{held_out}"
         return f"validate --config {self.run_dir / 'config.yaml'} --ckpt_path {last}"
 
 
 def _data_rows(data: ShardDataModule, world_size: int) -> dict[str, str]:
     sizes = ", ".join(f"{len(source.manifest):,} {split}" for split, source in data.sources.items())
     height, width = data.image_size
-    return {
-        "data": f"{next(iter(data.sources.values())).name}: {sizes} images, {data.num_channels} x {height} x {width}",
+    name = public_name(next(iter(data.sources.values())).name)
+    rows = {
+        "data": f"{name}: {sizes} images, {data.num_channels} x {height} x {width}",
         "batch": f"{data.global_batch_size} images a step = {data.micro_batch_size} on a device"
         f" x {data.accumulation} accumulated x {world_size} devices",
     }
+    if data.repeats > 1:
+        rows["batch"] += f"; {data.repeats} crops of each image"
+    if data.image_size_by_epoch:
+        changes = sorted(data.image_size_by_epoch.items())
+        rows["sizes"] = ", ".join(f"{tall} x {wide} from epoch {epoch}" for epoch, (tall, wide) in changes)
+    return rows
 
 
 def _epochs(trainer: Trainer) -> str:

@@ -11,8 +11,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mae_lightning import __version__
-from mae_lightning.cli.secrets import redact
 from mae_lightning.cli.settings import flattened
+from mae_lightning.secrets import redact
 
 DECISIVE = (
     "model.",
@@ -21,8 +21,12 @@ DECISIVE = (
     "data.global_batch_size",
     "seed_everything",
     "data.augmentation",
+    "data.decoder",
+    "trainer.gradient_clip",
 )
 """The settings that a run cannot change half-way without becoming another run."""
+NAMED, LONGEST = 8, 60
+"""Most changes that a message names, and most characters of a value in it."""
 
 
 class SavedConfig(Callback):
@@ -75,13 +79,31 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def first_change(path: Path, settings: Mapping[str, Any]) -> str | None:
-    """The first decisive setting that differs from a saved config, in words; None if none does or nothing is saved."""
+def changes(path: Path, settings: Mapping[str, Any]) -> str | None:
+    """The decisive settings that differ from a saved config, as ``key: was -> is now``.
+
+    Settings that only one of the two has are those of another version or class, and no change of their own.
+
+    Returns:
+        None if none differs or nothing is saved.
+    """
     if not path.is_file():
         return None
     before, now = dict(flattened(yaml.safe_load(path.read_text()))), dict(flattened(settings))
-    for key, old in before.items():
-        is_decisive = key.startswith(DECISIVE) and key in now and not isinstance(old, dict)
-        if is_decisive and old != now[key]:
-            return f"{key} was {old}, is now {now[key]}"
-    return None
+    found = [
+        f"{key}: {_short(old)} -> {_short(now[key])}"
+        for key, old in before.items()
+        if key.startswith(DECISIVE) and key in now and old != now[key] and not _are_parts(old, now[key])
+    ]
+    more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
+    return "; ".join([*found[:NAMED], *more]) or None
+
+
+def _are_parts(old: Any, new: Any) -> bool:
+    """Whether both are nested, so that their own settings are compared."""
+    return isinstance(old, dict) and isinstance(new, dict)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -11,6 +11,9 @@ Every byte of every shard is read once, and up to 512 images a second time for m
 file://, http(s):// or what fsspec reaches (s3://, gs://), with braces ('train-{0000..1023}.tar') and, locally,
 wildcards; quote them. Of a sample, the image (jpg, jpeg, png, webp, gif, bmp, npy) and the label (cls, a class index as
 text) count. Train on the result: --data.init_args.train=FOLDER
+
+A manifest never holds a user, a password or the query of a URL. Where shards need them, keep them in the environment,
+as URLs that everything below them is opened with: MAE_LIGHTNING_URL_SECRETS='https://HOST/FOLDER?sig=... s3://...'
 """
 
 
@@ -52,6 +55,10 @@ def _folder(out: Path) -> Path:
 
 
 def _warn_of_secrets(urls: list[str]) -> None:
+    from mae_lightning.data.urls import SECRETS_VARIABLE
+
     parts = [urlsplit(url) for url in urls if "://" in url]
     if any(part.query or "@" in part.netloc for part in parts):
-        print("the manifest keeps the URLs as they are, with the user or query in them: it is as secret as those")
+        print(
+            f"the manifest names the shards without user and query: to read them, set {SECRETS_VARIABLE} (see --help)"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -64,6 +65,17 @@ class Manifest:
         """Samples of each container that has any, in order."""
         counts = np.bincount(self.container, minlength=len(self.containers)).astype(np.int64)
         return counts[counts > 0]
+
+    @cached_property
+    def parts(self) -> dict[str, int]:
+        """Samples of each shard, or of each folder of images, by its name below the base."""
+        names = [public_name(name) for name in self.containers]
+        if not self.packed:
+            names = [name.rpartition("/")[0] or "." for name in names]
+        counts: Counter[str] = Counter()
+        for name, count in zip(names, np.bincount(self.container, minlength=len(names)).tolist(), strict=True):
+            counts[name] += count
+        return dict(counts)
 
     @cached_property
     def digest(self) -> str:

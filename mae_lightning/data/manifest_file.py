@@ -63,7 +63,8 @@ def write_manifest(
     """Write `manifest.json` and its tables into `folder`; the old manifest stays whole until the new one is.
 
     Args:
-        folder: Where to; shards named relative to a local base are named relative to this folder.
+        folder: Where to; shards named relative to a local base are named relative to this folder, and remote ones
+            without user and query: a manifest holds no secret.
         splits: Each split's samples.
         sha256: Each split's shards' checksums, in the order of its containers.
         class_names: Of the labels.
@@ -94,7 +95,7 @@ def write_manifest(
 
 def _names_from(folder: Path, manifest: Manifest) -> list[str]:
     if not manifest.base or is_remote(manifest.base):
-        return [manifest.path(container) for container in range(len(manifest.containers))]
+        return [public_name(manifest.path(container)) for container in range(len(manifest.containers))]
     base = os.path.relpath(manifest.base, folder)
     return [name if base == "." else f"{base}/{name}" for name in manifest.containers]
 

@@ -6,10 +6,14 @@ always the state right after a whole optimiser step, whatever saved it and on wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Position", "align_loops"]
+__all__ = ["Position", "align_loops", "difference_of_data"]
+
+NAMED = 5
+"""Most shards that a difference names."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,27 @@ class Position:
     epoch: int = 0
     step: int = 0
     validation_pending: bool = False
+
+
+def difference_of_data(before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """What became of a checkpoint's data, in words: samples in all, and the shards that have other counts.
+
+    Args:
+        before: Samples of each shard, or folder of images, as the checkpoint knows them; empty if it does not.
+        now: As they are.
+    """
+    if not before:
+        return "it does not say which"
+    changed = [
+        f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if not changed:
+        return f"{sum(now.values())} samples in the same places, but others, or with other labels"
+    more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
+    total = f"{sum(before.values())} -> {sum(now.values())} samples"
+    return f"{total}; {', '.join([*changed[:NAMED], *more])}"
 
 
 def align_loops(fit_loop: dict[str, Any], position: Position, accumulation: int) -> None:

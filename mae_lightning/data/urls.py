@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import os
 import time
 import urllib.error
 import urllib.request
@@ -11,11 +13,14 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import fsspec
 
-__all__ = ["Patience", "is_remote", "open_url", "public_name", "stored_size"]
+__all__ = ["SECRETS_VARIABLE", "Patience", "is_remote", "open_url", "public_name", "stored_size", "with_secrets"]
+
+SECRETS_VARIABLE = "MAE_LIGHTNING_URL_SECRETS"
+"""URLs with user or query, between them white space: what lies below one of them is opened with its user and query."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,26 @@ def public_name(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def with_secrets(url: str) -> str:
+    """A URL with the user and query that the environment gives for it, if it has none; the longest prefix decides.
+
+    Records hold public names alone, and a secret goes to no other host than the one that it was given for.
+    """
+    known = [urlsplit(secret) for secret in os.environ.get(SECRETS_VARIABLE, "").split()]
+    parts = urlsplit(url)
+    found = max((one for one in known if _is_below(parts, one)), key=lambda one: len(one.path), default=None)
+    if found is None or parts.query or "@" in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc=found.netloc, query=found.query))
+
+
+def _is_below(parts: SplitResult, prefix: SplitResult) -> bool:
+    place, within = (one.netloc.rpartition("@")[2] for one in (parts, prefix))
+    folder = prefix.path.rstrip("/")
+    is_inside = parts.path == prefix.path or parts.path.startswith(f"{folder}/")
+    return (parts.scheme, place) == (prefix.scheme, within) and is_inside
+
+
 def open_url(url: str, patience: Patience = Patience()) -> io.BufferedReader:
     """A stream over a local file, an http(s) URL or whatever fsspec reaches; remote ones go on after a lost connection.
 
@@ -70,7 +95,7 @@ def open_url(url: str, patience: Patience = Patience()) -> io.BufferedReader:
     if not is_remote(url):
         return Path(url.removeprefix("file://")).open("rb")
     opener = _open_http if urlsplit(url).scheme.lower() in ("http", "https") else _open_fsspec
-    return io.BufferedReader(_Retrying(url, opener, patience), buffer_size=2**20)
+    return io.BufferedReader(_Retrying(with_secrets(url), opener, patience), buffer_size=2**20)
 
 
 def stored_size(url: str, timeout: float) -> int | None:
@@ -81,13 +106,12 @@ def stored_size(url: str, timeout: float) -> int | None:
     Raises:
         ValueError: It cannot be read.
     """
+    url = with_secrets(url)
     try:
         if urlsplit(url).scheme.lower() not in ("http", "https"):
             filesystem, path = fsspec.core.url_to_fs(url)
             return int(filesystem.info(path)["size"])
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers={"Range": "bytes=0-0"}), timeout=timeout
-        ) as answer:
+        with urllib.request.urlopen(_request(url, "bytes=0-0"), timeout=timeout) as answer:
             size = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get(
                 "Content-Length", ""
             )
@@ -104,10 +128,19 @@ class _Readable(Protocol):
     def close(self) -> None: ...
 
 
+def _request(url: str, span: str | None = None) -> urllib.request.Request:
+    """For a part of a file or all of it; a user in the URL, which urllib does not know, is told to that host alone."""
+    user, has_user, host = urlsplit(url).netloc.rpartition("@")
+    bare = urlunsplit(urlsplit(url)._replace(netloc=host, fragment=""))
+    request = urllib.request.Request(bare, headers={"Range": span} if span else {})
+    if has_user:
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
+    return request
+
+
 def _open_http(url: str, start: int, timeout: float) -> _Readable:
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        response = urllib.request.urlopen(request, timeout=timeout)
+        response = urllib.request.urlopen(_request(url, f"bytes={start}-" if start else None), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise

@@ -15,6 +15,8 @@ from mae_lightning.weights import is_sharded, read_checkpoint
 
 KEPT_DIGESTS = 3
 """The file, the one before it, and the one that a crash between two renames may have left."""
+TEMPORARY = (".writing", ".linking")
+"""How names end that begin with a dot and are not final."""
 DIGESTS = "SHA256SUMS"
 """In the folder of a checkpoint in shards; written last, so that a folder without it is not whole."""
 
@@ -92,7 +94,7 @@ def previous_of(path: Path) -> Path:
 
 def temporary_of(path: Path) -> Path:
     """Where a checkpoint is written before it takes its name."""
-    return path.with_name(f".{path.name}.writing")
+    return path.with_name(f".{path.name}{TEMPORARY[0]}")
 
 
 def is_whole(place: Path, path: Path | None = None) -> bool:
@@ -146,6 +148,14 @@ def take_name(temporary: Path, path: Path) -> None:
     _flush_folder(path.parent)
 
 
+def remove_leftovers(*folders: Path) -> None:
+    """Removes what a process left that was killed while it wrote: temporaries of our own names, and nothing else."""
+    for folder in folders:
+        for place in folder.glob(".?*") if folder.is_dir() else ():
+            if place.suffix in TEMPORARY:
+                remove(place)
+
+
 def remove(place: Path) -> None:
     """Removes a file or a folder, if it is there."""
     if place.is_dir():
@@ -161,7 +171,7 @@ def _record(path: Path, digest: str) -> None:
     """Puts the digest of the file to come before those of the files that are there."""
     known = _digests_of(path).read_text().split() if _digests_of(path).is_file() else []
     text = "\n".join([digest, *known][:KEPT_DIGESTS]) + "\n"
-    temporary = path.with_name(f".{path.name}.sha256.writing")
+    temporary = temporary_of(_digests_of(path))
     _write(temporary, lambda file: file.write(text.encode()))
     temporary.replace(_digests_of(path))
 
@@ -192,7 +202,7 @@ def _write(path: Path, write: Callable[[Any], object]) -> str:
 
 def _replace_by_link(source: Path, target: Path) -> None:
     """Gives the source's content a second name; the source never lacks its own."""
-    temporary = target.with_name(f".{target.name}.linking")
+    temporary = target.with_name(f".{target.name}{TEMPORARY[1]}")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)

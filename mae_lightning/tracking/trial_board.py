@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from mae_lightning.tracking.loggers import WandbMode, build_loggers
+from mae_lightning.tracking.unfailing import Unfailing
 
 SHOWN = "shown.json"
 FACTS = "trial"
@@ -34,8 +35,10 @@ class TrialBoard:
         self.folder = folder
         loggers = build_loggers(folder, folder.name, project, mode)
         (self._run,) = (logger.experiment for logger in loggers if isinstance(logger, WandbLogger))
-        self._run.config.update({column(name): _plain(value) for name, value in parameters.items()})
-        self._state({"study": study, "finished": False})
+        self._unfailing = Unfailing("showing the trial on Weights & Biases", Exception)
+        with self._unfailing:
+            self._run.config.update({column(name): _plain(value) for name, value in parameters.items()})
+            self._state({"study": study, "finished": False})
         path = folder / SHOWN
         self._shown: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
 
@@ -45,19 +48,21 @@ class TrialBoard:
         new = rows[self._shown.get(stage, 0) :]
         if not new:
             return
-        self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-        for row in new:
-            self._run.log({f"{stage}/{name}": value for name, value in row.items()})
+        with self._unfailing:
+            self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+            for row in new:
+                self._run.log({f"{stage}/{name}": value for name, value in row.items()})
         self._shown[stage] = len(rows)
         (self.folder / SHOWN).write_text(json.dumps(self._shown))
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Writes what the trial came to and ends the run."""
         figures = dict(record["metrics"])
-        self._run.summary.update(figures)
-        self._run.log(figures)
-        self._state({name: record[name] for name in ("study", "finished", "code", "draws", "stages")})
-        self._run.finish()
+        with self._unfailing:
+            self._run.summary.update(figures)
+            self._run.log(figures)
+            self._state({name: record[name] for name in ("study", "finished", "code", "draws", "stages")})
+            self._run.finish()
 
     def _state(self, facts: Mapping[str, Any]) -> None:
         self._run.config.update({FACTS: dict(facts)}, allow_val_change=True)

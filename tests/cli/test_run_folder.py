@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mae_lightning.cli.run import Progress, Run, decide, default_name
-from mae_lightning.cli.saved_config import first_change
+from mae_lightning.cli.saved_config import changes
 
 FOLDER = Path("runs/x")
 
@@ -59,13 +59,13 @@ def test_never_overwrites_nothing(saved: Progress | None) -> None:
 
 
 def test_a_run_of_another_config_is_not_gone_on_with() -> None:
-    message = "^runs/x holds a run of another config: model.mask_ratio was 0.75, is now 0.5; take another --run.name$"
+    message = "^runs/x holds a run of another config: model.mask_ratio: 0.75 -> 0.5; take another --run.name$"
     with pytest.raises(ValueError, match=message):
-        choose("auto", Progress(3, 120), changed="model.mask_ratio was 0.75, is now 0.5")
+        choose("auto", Progress(3, 120), changed="model.mask_ratio: 0.75 -> 0.5")
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_whatever_has_changed() -> None:
-    assert choose("auto", None, is_used=True, changed="model.mask_ratio was 0.75, is now 0.5")[0] == "start"
+    assert choose("auto", None, is_used=True, changed="model.mask_ratio: 0.75 -> 0.5")[0] == "start"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_folder_is_below_the_folder_of_runs() -> None:
 
 
 SAVED = """
-model: {class_path: M, init_args: {ratio: 0.75, gone: 1}}
+model: {class_path: M, init_args: {ratio: 0.75, gone: 1, part: {class_path: P, init_args: {size: 2}}}}
 data: {class_path: D, init_args: {image_size: 28, num_workers: 2}}
 seed_everything: 0
 trainer: {max_epochs: 3}
@@ -101,9 +101,21 @@ trainer: {max_epochs: 3}
     [
         ({"ratio": 0.75}, {"image_size": 28}, 0, None),
         ({"ratio": 0.75, "new": 2}, {"image_size": 28, "num_workers": 0}, 0, None),
-        ({"ratio": 0.5}, {"image_size": 28}, 0, "model.ratio was 0.75, is now 0.5"),
-        ({"ratio": 0.75}, {"image_size": 32}, 0, "data.image_size was 28, is now 32"),
-        ({"ratio": 0.75}, {"image_size": 28}, 1, "seed_everything was 0, is now 1"),
+        ({"ratio": 0.5}, {"image_size": 28}, 0, "model.ratio: 0.75 -> 0.5"),
+        ({"ratio": 0.75}, {"image_size": 32}, 0, "data.image_size: 28 -> 32"),
+        ({"ratio": 0.75}, {"image_size": 28}, 1, "seed_everything: 0 -> 1"),
+        (
+            {"ratio": 0.5, "part": {"class_path": "P", "init_args": {"size": 3}}},
+            {"image_size": 32, "num_workers": 8},
+            1,
+            "model.ratio: 0.75 -> 0.5; model.part.size: 2 -> 3; data.image_size: 28 -> 32; seed_everything: 0 -> 1",
+        ),
+        (
+            {"ratio": 0.75, "part": None},
+            {"image_size": 28},
+            0,
+            "model.part: {'size': 2} -> None",
+        ),
     ],
 )
 def test_decisive_changes_are_found_and_others_are_not(
@@ -116,5 +128,14 @@ def test_decisive_changes_are_found_and_others_are_not(
         "trainer": {"max_epochs": 9},
         "seed_everything": seed,
     }
-    assert first_change(tmp_path / "config.yaml", now) == change
-    assert first_change(tmp_path / "nothing.yaml", now) is None
+    assert changes(tmp_path / "config.yaml", now) == change
+    assert changes(tmp_path / "nothing.yaml", now) is None
+
+
+def test_many_changes_are_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"model: {{{', '.join(f'a{i}: {i}' for i in range(10))}, text: {'x' * 90}}}")
+    now = {"model": {f"a{i}": i + 1 for i in range(10)} | {"text": "y"}}
+    found = changes(tmp_path / "config.yaml", now)
+    assert found is not None
+    assert found.startswith("model.a0: 0 -> 1; model.a1: 1 -> 2; ")
+    assert found.endswith("; model.a7: 7 -> 8; and 3 more")

@@ -1,6 +1,6 @@
 import pytest
 
-from mae_lightning.cli.secrets import redact
+from mae_lightning.secrets import redact, redact_arguments
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,10 @@ from mae_lightning.cli.secrets import redact
         ("https://user:canary@host/a.tar", "https://***@host/a.tar"),
         ("https://canary@host/{000..127}.tar", "https://***@host/{000..127}.tar"),
         ("https://host/a.tar?sig=canary&exp=7", "https://host/a.tar?sig=***&exp=***"),
+        ("https://user:c@nary@host/a.tar#canary", "https://***@host/a.tar#***"),
+        ("https://host/a.tar?canary", "https://host/a.tar?***"),
+        ("no 'https:/user:canary@host/a.ckpt' is there", "no 'https:/***@host/a.ckpt' is there"),
+        ("{train: a, hf_token: canary, val: b}", "{train: a, hf_token: ***, val: b}"),
         ("s3://bucket/a.tar", "s3://bucket/a.tar"),
         ("shards/a?b=c.tar", "shards/a?b=c.tar"),
         ("mail@example", "mail@example"),
@@ -31,3 +35,17 @@ def test_settings_that_merely_sound_so_are_kept(name: str) -> None:
 def test_lists_and_plain_values_are_kept() -> None:
     settings = {"a": [1, None, {"b": "https://x@y/z"}], "c": True}
     assert redact(settings) == {"a": [1, None, {"b": "https://***@y/z"}], "c": True}
+
+
+def test_command_lines_lose_theirs() -> None:
+    words = [
+        "fit",
+        "--data.init_args.api_key=canary",
+        "--data.token",
+        "canary",
+        "--seed",
+        "3",
+        "--x=https://canary@y/z",
+    ]
+    shown = ["fit", "--data.init_args.api_key=***", "--data.token", "***", "--seed", "3", "--x=https://***@y/z"]
+    assert redact_arguments(words) == shown

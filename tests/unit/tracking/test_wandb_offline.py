@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import wandb
 
 from mae_lightning.pictures import draw_sheet
 from mae_lightning.tracking import build_loggers, log_picture
@@ -20,6 +21,7 @@ def test_metrics_and_pictures_reach_the_offline_file(tmp_path, monkeypatch):
     draw_sheet({"original": torch.rand(1, 1, 8, 8)}, tmp_path / "picture.png", "caption")
     log_picture(loggers, "val/reconstructions", tmp_path / "picture.png", step=8)
     loggers[1].experiment.finish()
+    wandb.teardown()  # a run's end does not wait for its file
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     history = read_offline_run(file).history
     assert any(row.get("val/loss") == 0.25 for row in history)
@@ -63,6 +65,7 @@ def offline_trial(tmp_path, monkeypatch):
     (stage / "metrics.csv").write_text(f"step,val/loss\n{rows}")
     board.show("pretrain", stage)
     board.finish(RECORD)
+    wandb.teardown()
     own.mkdir()
     (own / "trial.json").write_text(json.dumps(RECORD))
     return own, told
@@ -109,6 +112,7 @@ def test_a_run_that_went_on_is_one_trial_and_others_beside_it_are_theirs(offline
     file.write_bytes(file.read_bytes()[:4000])
     board = TrialBoard(tmp_path / "other", "p", "offline", RECORD["parameters"] | {"seed": "4"}, RECORD["study"])
     board.finish(RECORD)
+    wandb.teardown()
     (other,) = (tmp_path / "other/wandb").glob("offline-run-*")
     other.rename(run.with_name("offline-run-1"))
     finished, unfinished = read_trials([told])
