@@ -162,4 +162,11 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return value if isinstance(value, dict | list) else text
+    return _with_text_keys(value) if isinstance(value, dict | list) else text
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The keys of all mappings as text, as :func:`read_config` gives them."""
+    if isinstance(value, dict):
+        return {str(name): _with_text_keys(item) for name, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
@@ -19,9 +19,11 @@ class Batch(TypedDict):
         label: Class index, -1 where there is none.
         index: The sample's place in its data set; masks and augmentation are drawn from it.
         valid: False for padding and for skipped samples: blank rows that no figure may count.
+        repeat: Which of its sample's crops it is, from 0; there in training with several crops of each alone.
     """
 
     image: UInt8[Tensor, "batch channel height width"] | Float32[Tensor, "batch channel height width"]
     label: Int64[Tensor, " batch"]
     index: Int64[Tensor, " batch"]
     valid: Bool[Tensor, " batch"]
+    repeat: NotRequired[Int64[Tensor, " batch"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -21,10 +22,11 @@ from mae_lightning.data.loader import BadSamples, Loader
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import Lanes, Slice
 from mae_lightning.data.reading import lanes_for, naming, read_rows
-from mae_lightning.data.resume import Position, align_loops
+from mae_lightning.data.resume import Position, align_loops, difference_of_data
 from mae_lightning.data.samples import SampleMaker
-from mae_lightning.data.sources import Source, held_out_name, open_source, with_classes_of
-from mae_lightning.data.statistics import channels_and_type, mean_and_std, some_rows
+from mae_lightning.data.sources import Source
+from mae_lightning.data.splits import Split, open_splits
+from mae_lightning.data.statistics import channel_statistics, channels_and_type, some_rows
 from mae_lightning.data.stream import MicroBatches
 from mae_lightning.data.subsets import of_classes, part_of
 from mae_lightning.data.transforms import Augmentation, EvaluationCrop, RandomResizedCropFlip
@@ -32,7 +34,6 @@ from mae_lightning.data.urls import Patience
 
 __all__ = ["ShardDataModule", "Split", "workers_for"]
 
-Split = Literal["train", "val", "test", "predict"]
 MAX_AUTO_WORKERS = 16
 
 
@@ -51,7 +52,12 @@ class ShardDataModule(L.LightningDataModule):
         labels_per_class: The same as a number of samples.
         predict: Data to predict on; None takes the held-out data.
         image_size: Height and width of the model's images; one number for squares.
-        global_batch_size: Images of one optimiser step, over all devices and micro-batches.
+        image_size_by_epoch: Another size of training images from each of these epochs on, counted from 0; the model is
+            built for `image_size` and judged at it.
+        repeats: Crops of each training image, decoded once, side by side in one batch (Hoffer et al. 2020, arXiv
+            1901.09335): a batch has so many times fewer images, and an epoch, still every image once, as many more
+            steps.
+        global_batch_size: Images of one optimiser step, over all devices and micro-batches; crops, if repeated.
         max_micro_batch_size: Most images a device holds at once; accumulation follows from it.
         augmentation: Of training images; None is `RandomResizedCropFlip()`.
         evaluation: The crop of all other images; None is `EvaluationCrop()`.
@@ -76,6 +82,7 @@ class ShardDataModule(L.LightningDataModule):
         micro_batch_size: Images of one device's batch, once the trainer is known.
         accumulation: Micro-batches of one optimiser step, once the trainer is known.
         bad_samples: What was skipped so far on this process.
+        waiting: Makes the context in which this process waits for each batch; nothing by default.
 
     Raises:
         ValueError: The data or an argument is unfit; one line says what and what would be right.
@@ -93,6 +100,8 @@ class ShardDataModule(L.LightningDataModule):
         label_fraction: float = 1.0,
         labels_per_class: int | None = None,
         image_size: int | tuple[int, int] = 224,
+        image_size_by_epoch: dict[int, int | tuple[int, int]] | None = None,
+        repeats: int = 1,
         global_batch_size: int = 256,
         max_micro_batch_size: int | None = None,
         augmentation: Augmentation | None = None,
@@ -108,7 +117,13 @@ class ShardDataModule(L.LightningDataModule):
         lanes: Lanes | None = None,
     ) -> None:
         super().__init__()
-        self.image_size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        self.image_size = _pair(image_size)
+        self.image_size_by_epoch = {epoch: _pair(size) for epoch, size in (image_size_by_epoch or {}).items()}
+        if min(self.image_size_by_epoch, default=0) < 0:
+            raise ValueError(f"image_size_by_epoch {image_size_by_epoch} has an epoch below 0, where they begin")
+        if repeats < 1:
+            raise ValueError(f"repeats {repeats} must be at least 1")
+        self.repeats = repeats
         self.global_batch_size = global_batch_size
         self.max_micro_batch_size = max_micro_batch_size
         self.num_workers = num_workers
@@ -117,7 +132,7 @@ class ShardDataModule(L.LightningDataModule):
         self.patience = patience or Patience()
         self.bad_samples = BadSamples(max_bad_samples)
         self.augmentation = augmentation or RandomResizedCropFlip()
-        self.sources = _open_sources(train, val, predict)
+        self.sources = open_splits(train, val, predict)
         if classes is not None:
             self.sources = of_classes(self.sources, classes)
         main = next(iter(self.sources.values()))
@@ -135,46 +150,35 @@ class ShardDataModule(L.LightningDataModule):
         self.evaluate = SampleMaker(
             self.image_size, self.num_channels, dtype, seed, evaluation=evaluation, decoder=decoder
         )
-        self.mean, self.std = self._statistics(main, mean, std)
+        self.mean, self.std = channel_statistics(main, self.evaluate, mean, std, skip_bad=max_bad_samples > 0)
 
         self.micro_batch_size = global_batch_size
         self.accumulation = 1
-        self._resumed = Position()
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._resumed, self._passes = Position(), 0
         self._loaders: list[Loader] = []
-
-    def _statistics(
-        self, main: Source, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What was given, else what the source says, else what is measured; one value serves all channels."""
-        if main.mean is not None and len(main.mean) in (1, self.num_channels):
-            mean, std = mean or main.mean, std or main.std
-        if mean is None or std is None:
-            measured_mean, measured_std = mean_and_std(
-                main.manifest, self.evaluate, skip_bad=self.bad_samples.limit > 0
-            )
-            mean, std = mean or measured_mean, std or measured_std
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, self.num_channels):
-                raise ValueError(
-                    f"{name} {values} has {len(values)} values, and the images have {self.num_channels} channels"
-                )
-        if min(std) <= 0:
-            raise ValueError(f"std {std} must be above 0")
-        return _per_channel(mean, self.num_channels), _per_channel(std, self.num_channels)
 
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, stage: str) -> None:
         """Divide the global batch by the devices that are there, and tell the trainer what to accumulate.
 
+        Without a trainer the batch is this process's, and each pass over the training loader is the next epoch.
+
         Raises:
             ValueError: The division is not whole; names the numbers and the nearest that work.
         """
-        trainer = self._trainer
-        asked = trainer.accumulate_grad_batches
+        trainer = self.trainer
+        asked = trainer.accumulate_grad_batches if trainer is not None else 1
         self.micro_batch_size, self.accumulation = split_batch(
-            self.global_batch_size, self._world()[1], asked if asked > 1 else None, self.max_micro_batch_size
+            self.global_batch_size,
+            self._world()[1],
+            asked if asked > 1 else None,
+            self.max_micro_batch_size,
+            self.repeats,
         )
+        if trainer is None:
+            return
         trainer.accumulate_grad_batches = self.accumulation
         if stage == TrainerFn.FITTING and "val" not in self.sources:
             trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
@@ -189,12 +193,13 @@ class ShardDataModule(L.LightningDataModule):
         rank, world_size = self._world()
         stream = MicroBatches(
             source.manifest,
-            replace(self.evaluate, augmentation=self.augmentation),
+            replace(self.evaluate, augmentation=self.augmentation, size_by_epoch=self.image_size_by_epoch),
             Slice(rank, world_size, self.accumulation),
             self.global_batch_size,
             self._training_lanes(),
             shuffle_seed=self.seed,
             patience=self.patience,
+            repeats=self.repeats,
         )
         if stream.num_steps == 0:
             stream.order(0)  # says which batch would fit
@@ -217,6 +222,7 @@ class ShardDataModule(L.LightningDataModule):
             "position": asdict(self._stands()),
             "recipe": self._recipe(),
             "data": self._source("train").manifest.digest,
+            "parts": self._source("train").manifest.parts,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -228,16 +234,19 @@ class ShardDataModule(L.LightningDataModule):
         trainer = self._trainer
         if trainer.state.fn != TrainerFn.FITTING or "train" not in self.sources:
             return
+        recipe = {"repeats": 1} | state_dict["recipe"]  # checkpoints of earlier versions know none
         for name, now in self._recipe().items():
-            before = state_dict["recipe"].get(name)
+            before = recipe.get(name)
             if before != now:
                 raise ValueError(
                     f"the checkpoint was made with {name} {before}, and this run has {now}:"
                     " use the same, or begin a new run from its weights"
                 )
-        if state_dict["data"] != self._source("train").manifest.digest:
+        source = self._source("train")
+        if state_dict["data"] != source.manifest.digest:
+            change = difference_of_data(state_dict.get("parts", {}), source.manifest.parts)
             raise ValueError(
-                f"the checkpoint was made on other training data than {self._source('train').name} is now;"
+                f"the checkpoint was made on other training data than {source.name} is now: {change};"
                 " begin a new run from its weights"
             )
         self._resumed = Position(**state_dict["position"])
@@ -300,17 +309,22 @@ class ShardDataModule(L.LightningDataModule):
 
     def _world(self) -> tuple[int, int]:
         """Rank and number of the processes that read different data."""
-        strategy = self._trainer.strategy
+        strategy = self.trainer.strategy if self.trainer is not None else None
         if not isinstance(strategy, ParallelStrategy):
             return 0, 1
         return strategy.distributed_sampler_kwargs["rank"], strategy.distributed_sampler_kwargs["num_replicas"]
 
     def _training_lanes(self) -> Lanes:
-        return self.lanes or lanes_for(self._source("train").manifest, self.global_batch_size)
+        return self.lanes or lanes_for(self._source("train").manifest, self.global_batch_size // self.repeats)
 
     def _recipe(self) -> dict[str, Any]:
         """What the order of the training samples depends on beside the data."""
-        return {"global_batch_size": self.global_batch_size, "seed": self.seed, "lanes": asdict(self._training_lanes())}
+        return {
+            "global_batch_size": self.global_batch_size,
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "lanes": asdict(self._training_lanes()),
+        }
 
     def _stands(self) -> Position:
         """What has been trained on; a step begun but not finished counts as not begun."""
@@ -326,6 +340,9 @@ class ShardDataModule(L.LightningDataModule):
 
     def _position(self) -> tuple[int, int]:
         """Where the next iteration over the training data begins."""
+        if self.trainer is None:
+            self._passes += 1
+            return self._passes - 1, 0
         epoch = self._trainer.fit_loop.epoch_progress.state_dict()["current"]["processed"]
         return epoch, self._resumed.step if self._resumed.epoch == epoch else 0
 
@@ -346,16 +363,17 @@ class ShardDataModule(L.LightningDataModule):
         return self._loader(stream, split, lambda: (0, 0))
 
     def _loader(self, stream: MicroBatches, split: str, position: Callable[[], tuple[int, int]]) -> Loader:
-        workers = workers_for(self.num_workers, self._trainer.num_devices)
+        workers = workers_for(self.num_workers, self.trainer.num_devices if self.trainer is not None else 1)
         self._loaders.append(
             Loader(
                 stream,
                 position,
                 split,
                 self.bad_samples,
+                lambda: self.waiting(),
                 num_workers=workers,
                 persistent_workers=workers > 0,
-                pin_memory=not isinstance(self._trainer.accelerator, CPUAccelerator),
+                pin_memory=self.trainer is not None and not isinstance(self.trainer.accelerator, CPUAccelerator),
             )
         )
         return self._loaders[-1]
@@ -374,21 +392,5 @@ def workers_for(asked: int | Literal["auto"], num_devices: int) -> int:
     return min(spare, MAX_AUTO_WORKERS) if spare > 1 else 0
 
 
-def _open_sources(train: str | None, val: str | None, predict: str | None) -> dict[Split, Source]:
-    """The data of each split that was named."""
-    if train is None and val is None and predict is None:
-        raise ValueError("no data: name some with `data.train`, `data.val` or `data.predict`")
-    sources: dict[Split, Source] = {}
-    if train is not None:
-        sources["train"] = open_source(train, "train")
-        val = val if val is not None else held_out_name(train)
-    held_out: dict[Split, str | None] = {"val": val, "predict": predict}
-    for split, name in held_out.items():
-        if name is not None:
-            source = open_source(name, "val")
-            sources[split] = with_classes_of(source, sources["train"]) if train is not None else source
-    return sources
-
-
-def _per_channel(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
-    return values * num_channels if len(values) == 1 else values
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)

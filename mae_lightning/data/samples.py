@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
@@ -52,6 +53,7 @@ class SampleMaker:
         augmentation: For training; None crops as `evaluation` does.
         evaluation: The crop without chance.
         decoder: "fast" or "reference".
+        size_by_epoch: Another image size from each of these epochs on; for :meth:`at`.
     """
 
     image_size: tuple[int, int]
@@ -61,6 +63,12 @@ class SampleMaker:
     augmentation: Augmentation | None = None
     evaluation: EvaluationCrop = field(default_factory=EvaluationCrop)
     decoder: Decoder = "fast"
+    size_by_epoch: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    def at(self, epoch: int) -> SampleMaker:
+        """The same with the size of an epoch."""
+        begun = [first for first in self.size_by_epoch if first <= epoch]
+        return replace(self, image_size=self.size_by_epoch[max(begun)]) if begun else self
 
     def __call__(self, data: bytes, kind: str, place: int, epoch: int) -> Tensor:
         """The sample as channels, height, width.
@@ -78,8 +86,14 @@ class SampleMaker:
         """
         return decode(data, kind, self.num_channels, self.decoder)
 
-    def crop(self, image: Picture, place: int, epoch: int) -> Tensor:
+    def crop(self, image: Picture, place: int, epoch: int, repeat: int = 0) -> Tensor:
         """The image's part that the batch takes.
+
+        Args:
+            image: The whole image.
+            place: The sample.
+            epoch: From 0.
+            repeat: Which of several crops of it.
 
         Raises:
             ValueError: The image is of another type than the data set's.
@@ -87,7 +101,8 @@ class SampleMaker:
         if self.augmentation is None:
             image = self.evaluation(image, self.image_size)
         else:
-            image = self.augmentation(image, self.image_size, Random(draw(self.seed, epoch, place)))
+            crop = (place, repeat) if repeat else (place,)
+            image = self.augmentation(image, self.image_size, Random(draw(self.seed, epoch, *crop)))
         pixels = F.pil_to_tensor(image) if isinstance(image, Image.Image) else image
         if pixels.dtype != self.dtype:
             raise ValueError(f"pixels of {pixels.dtype} in a data set of {self.dtype}")

@@ -14,8 +14,9 @@ from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import draw
 from mae_lightning.data.reading import can_seek, naming, read_or_reason
 from mae_lightning.data.samples import SampleMaker, decode
+from mae_lightning.data.sources import Source
 
-__all__ = ["channels_and_type", "mean_and_std", "some_rows"]
+__all__ = ["channel_statistics", "channels_and_type", "mean_and_std", "some_rows"]
 
 PROBED_IMAGES = 32
 MEASURED_IMAGES = 512
@@ -86,3 +87,42 @@ def _made(manifest: Manifest, count: int, make: Callable[[int, bytes], Made], sk
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.tolist())
+
+
+def channel_statistics(
+    source: Source,
+    make: SampleMaker,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    *,
+    skip_bad: bool,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A mean and a deviation for each channel: the given ones, else the source's own, else measured.
+
+    Args:
+        source: The data.
+        make: Its samples without augmentation.
+        mean: The given one; one value serves all channels.
+        std: Likewise.
+        skip_bad: Whether to leave out what cannot be decoded.
+
+    Raises:
+        ValueError: Their number is neither one nor that of the channels, or a deviation is not above 0.
+    """
+    if source.mean is not None and len(source.mean) in (1, make.num_channels):
+        mean, std = mean or source.mean, std or source.std
+    if mean is None or std is None:
+        measured_mean, measured_std = mean_and_std(source.manifest, make, skip_bad=skip_bad)
+        mean, std = mean or measured_mean, std or measured_std
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, make.num_channels):
+            raise ValueError(
+                f"{name} {values} has {len(values)} values, and the images have {make.num_channels} channels"
+            )
+    if min(std) <= 0:
+        raise ValueError(f"std {std} must be above 0")
+    return _per_channel(mean, make.num_channels), _per_channel(std, make.num_channels)
+
+
+def _per_channel(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
+    return values * num_channels if len(values) == 1 else values

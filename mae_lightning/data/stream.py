@@ -39,6 +39,7 @@ class MicroBatches:
         lanes: How the epoch is cut.
         shuffle_seed: Seed of the training order; None for evaluation: unshuffled, every sample once.
         patience: With remote shards.
+        repeats: Crops of each sample, side by side in one micro-batch; a batch has so many times fewer samples.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class MicroBatches:
         lanes: Lanes,
         shuffle_seed: int | None,
         patience: Patience = Patience(),  # noqa: B008 - frozen
+        repeats: int = 1,
     ) -> None:
         self.manifest = manifest
         self.make = make
         self.part = part
         self.batch_size = batch_size
+        self.repeats = repeats
         self.lanes = lanes
         self.shuffle_seed = shuffle_seed
         self.patience = patience
@@ -66,22 +69,22 @@ class MicroBatches:
     @property
     def num_steps(self) -> int:
         """Batches of an epoch over all ranks."""
-        return steps_of(len(self.manifest), self.batch_size, training=self.shuffle_seed is not None)
+        return steps_of(len(self.manifest), self.batch_size // self.repeats, training=self.shuffle_seed is not None)
 
     def __len__(self) -> int:
         """Micro-batches of an epoch on this rank."""
         return self.num_steps * self.part.accumulation
 
     def order(self, epoch: int) -> EpochOrder:
-        """The global batches of an epoch.
+        """The global batches of an epoch, a column for each sample.
 
         Raises:
             ValueError: The training samples do not fill one.
         """
-        counts = self.manifest.counts
+        counts, num_samples = self.manifest.counts, self.batch_size // self.repeats
         if self.shuffle_seed is None:
-            return evaluation_order(counts, self.batch_size, self.lanes)
-        return training_order(counts, self.batch_size, self.shuffle_seed, epoch, self.lanes)
+            return evaluation_order(counts, num_samples, self.lanes)
+        return training_order(counts, num_samples, self.shuffle_seed, epoch, self.lanes)
 
     def read(self, epoch: int, first_step: int = 0, worker: int = 0, num_workers: int = 1) -> Iterator[Parcel]:
         """The micro-batches of an epoch from `first_step` on that fall to one of several workers."""
@@ -100,14 +103,17 @@ class MicroBatches:
     def _parcel(
         self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int, fetch: Callable[[int, int], bytes]
     ) -> Parcel:
-        images = self.make.blank(len(rows))
+        make = self.make.at(epoch)
+        images = make.blank(len(rows) * self.repeats)
         valid, problems = torch.from_numpy(rows != PADDING), []
         for slot, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
             if row == PADDING:
                 continue
             try:
-                kind = self.manifest.kind_of(row)
-                images[slot] = self.make(fetch(row, position), kind, int(self.manifest.place[row]), epoch)
+                image = make.decode(fetch(row, position), self.manifest.kind_of(row))
+                for repeat in range(self.repeats):
+                    crop = make.crop(image, int(self.manifest.place[row]), epoch, repeat)
+                    images[slot * self.repeats + repeat] = crop
             except DAMAGE as error:
                 valid[slot] = False
                 problems.append((int(self.manifest.place[row]), f"{self.manifest.describe(row)}: {error}"))
@@ -115,9 +121,13 @@ class MicroBatches:
 
     def _batch(self, images: Tensor, rows: NDArray[np.int64], valid: Tensor) -> Batch:
         real = rows != PADDING
-        label = np.where(real, self.manifest.label[rows], -1)
-        index = np.where(real, self.manifest.place[rows], PADDING)
-        return {"image": images, "label": torch.from_numpy(label), "index": torch.from_numpy(index), "valid": valid}
+        label = torch.from_numpy(np.where(real, self.manifest.label[rows], -1))
+        index = torch.from_numpy(np.where(real, self.manifest.place[rows], PADDING))
+        if self.repeats == 1:
+            return {"image": images, "label": label, "index": index, "valid": valid}
+        label, index, valid = (values.repeat_interleave(self.repeats) for values in (label, index, valid))
+        repeat = torch.arange(self.repeats).repeat(len(rows))
+        return {"image": images, "label": label, "index": index, "valid": valid, "repeat": repeat}
 
 
 class _LaneReader:

@@ -3,6 +3,7 @@
 from mae_lightning.models.blocks import repeated_blocks
 from mae_lightning.models.classifier import Classifier, Pool, build_classifier, has_drop_path, no_weight_decay
 from mae_lightning.models.cost import step_flops
+from mae_lightning.models.cross_decoder import CrossAttentionDecoder
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
 from mae_lightning.models.encoder import build_encoder, encode_visible
 from mae_lightning.models.mae import MaskedAutoencoder
@@ -38,6 +39,7 @@ __all__ = [
     "BlockMasking",
     "BlockNorm",
     "Classifier",
+    "CrossAttentionDecoder",
     "Decoder",
     "DiscreteVAE",
     "GridMasking",

@@ -19,7 +19,7 @@ def step_flops(model: MaskedModel, num_kept: int) -> int:
         model: The masked autoencoder or SimMIM, which is left as it is.
         num_kept: Patches of an image that are not hidden.
     """
-    model = deepcopy(model).to("meta")
+    model = deepcopy(model).train().to("meta")
     for module in model.modules():  # activation checkpointing is a pair of hooks
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
@@ -29,5 +29,6 @@ def step_flops(model: MaskedModel, num_kept: int) -> int:
         mask = PatchMask(kept, masked, torch.zeros(1, model.num_patches))
         images = torch.zeros(1, model.num_channels, *model.image_size)
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(model._predict(model.patches(images), mask).sum())
+        prediction = model._predict(model.patches(images), mask, model.predicted(mask), model.grid)
+        torch.autograd.backward(prediction.sum())
     return int(counter.get_total_flops())

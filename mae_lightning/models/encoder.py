@@ -84,9 +84,43 @@ def encode_tokens(
     encoder: VisionTransformer,
     tokens: Float[Tensor, "batch token dim"],
     places: Int64[Tensor, "batch token"],
+    positions: Float[Tensor, "1 position dim"] | None = None,
 ) -> Float[Tensor, "batch all_tokens dim"]:
-    """The same from embedded patches, or what stands for them, and their places on the grid."""
-    positions = encoder.pos_embed
+    """The same from embedded patches, or what stands for them, and their places on the grid.
+
+    Args:
+        encoder: What encodes.
+        tokens: Embedded patches.
+        places: Which patches of the grid they are.
+        positions: Those of the grid, where it is not the encoder's own.
+    """
+    tokens = _stem(encoder, tokens, places, positions)
+    tokens = checkpoint_seq(encoder.blocks, tokens) if encoder.grad_checkpointing else encoder.blocks(tokens)
+    features: Tensor = encoder.norm(tokens)
+    return features
+
+
+def encode_every_block(
+    encoder: VisionTransformer,
+    tokens: Float[Tensor, "batch token dim"],
+    places: Int64[Tensor, "batch token"],
+    positions: Float[Tensor, "1 position dim"] | None = None,
+) -> Float[Tensor, "batch feature all_tokens dim"]:
+    """What goes into the first block, and what comes out of each; the last passes through the final norm."""
+    features = [_stem(encoder, tokens, places, positions)]
+    for block in encoder.blocks:
+        features.append(block(features[-1]))
+    return torch.stack([*features[:-1], encoder.norm(features[-1])], dim=1)
+
+
+def _stem(
+    encoder: VisionTransformer,
+    tokens: Float[Tensor, "batch token dim"],
+    places: Int64[Tensor, "batch token"],
+    positions: Float[Tensor, "1 position dim"] | None,
+) -> Float[Tensor, "batch all_tokens dim"]:
+    """Embedded patches with their positions, class and register tokens first: what the first block takes."""
+    positions = encoder.pos_embed if positions is None else positions
     assert positions is not None
     num_prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
     tokens = tokens + gather_tokens(positions[:, num_prefix:], places)
@@ -95,10 +129,8 @@ def encode_tokens(
         start = torch.cat(prefix, dim=1)
         start = start + positions[:, :num_prefix] if num_prefix else start
         tokens = torch.cat([start.expand(len(tokens), -1, -1), tokens], dim=1)
-    tokens = encoder.norm_pre(encoder.pos_drop(tokens))
-    tokens = checkpoint_seq(encoder.blocks, tokens) if encoder.grad_checkpointing else encoder.blocks(tokens)
-    features: Tensor = encoder.norm(tokens)
-    return features
+    start_tokens: Tensor = encoder.norm_pre(encoder.pos_drop(tokens))
+    return start_tokens
 
 
 def embed_patches(embedding: PatchEmbed, patches: Float[Tensor, "batch kept pixel"]) -> Float[Tensor, "batch kept dim"]:

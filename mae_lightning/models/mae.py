@@ -3,18 +3,26 @@
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mae_lightning.models.cross_decoder import FeatureMixture
 from mae_lightning.models.decoder import Decoder, TransformerDecoder
-from mae_lightning.models.encoder import build_encoder, embed_patches, encode_tokens, encode_visible
+from mae_lightning.models.encoder import (
+    build_encoder,
+    embed_patches,
+    encode_every_block,
+    encode_tokens,
+    encode_visible,
+)
 from mae_lightning.models.initialization import TOKEN_STD, init_as_linear
 from mae_lightning.models.masked import MaskedModel
 from mae_lightning.models.masking import PatchMask, gather_tokens, more_noise, place_tokens
-from mae_lightning.models.positions import sincos_positions
+from mae_lightning.models.positions import is_sincos, sincos_positions, sincos_table
 from mae_lightning.models.sizes import ViTSize
 from mae_lightning.models.targets import NormalizedPixels, Target
+from mae_lightning.models.tokens import Tokens
 
 TOKEN_SHARE, RANDOM_SHARE = 0.8, 0.1
 """Of the hidden patches, how many become mask tokens and random patches in BERT (Devlin et al. 2018, Section 3.1)."""
@@ -38,7 +46,8 @@ class MaskedAutoencoder(MaskedModel):
             the same image and 10 % of the hidden patches unchanged.
 
     Raises:
-        ValueError: No such encoder, or images that are not a whole number of patches.
+        ValueError: No such encoder, images that are not a whole number of patches, or a decoder of masked patches alone
+            where others are wanted.
     """
 
     encoder: VisionTransformer
@@ -66,6 +75,13 @@ class MaskedAutoencoder(MaskedModel):
         self.encoder = vit
         self.decoder = TransformerDecoder() if decoder is None else decoder
         self.mask_token_in_encoder = mask_token_in_encoder
+        if self.decoder.masked_only and (loss_on == "all" or mask_token_in_encoder):
+            raise ValueError(
+                f"{type(self.decoder).__name__} decodes masked patches alone, from visible ones alone:"
+                " it needs loss_on 'masked' and mask_token_in_encoder false"
+            )
+        if self.decoder.num_mixtures:
+            self.mixture = FeatureMixture(len(vit.blocks) + 1, self.decoder.num_mixtures, vit.embed_dim)
 
         dim = self.decoder.dim
         num_outputs = self.target.num_outputs(self.patch_size[0] * self.patch_size[1] * num_channels)
@@ -87,40 +103,80 @@ class MaskedAutoencoder(MaskedModel):
         """Where the loss counts, and what the encoder sees at hidden places."""
         return {"loss_on": self.loss_on, "mask_token_in_encoder": self.mask_token_in_encoder}
 
+    def predicted(self, mask: PatchMask) -> Int64[Tensor, "batch predicted"]:
+        """As the decoder says."""
+        return self.decoder.predicted(mask)
+
+    def objection_to_sizes(self) -> str | None:
+        """Positions of other grids are known where they are sines and cosines; a tokenizer has a grid of its own."""
+        if isinstance(self.target, Tokens):
+            return "its target is a tokenizer with a grid of its own"
+        tables: list[Any] = [self.encoder.pos_embed, self.decoder_pos_embed]
+        if all(is_sincos(table, self.grid) for table in tables):
+            return None
+        return "its positions are not the fixed sines and cosines, which other sizes need"
+
     def _predict(
-        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
+        self,
+        patches: Float[Tensor, "batch patch pixel"],
+        mask: PatchMask,
+        predicted: Int64[Tensor, "batch chosen"],
+        grid: tuple[int, int],
     ) -> Float[Tensor, "batch predicted output"]:
-        features = self._decode(self.decoder_embed(self._encode(patches, mask)), mask)
+        encoded = self._encode(patches, mask, self._positions(self.encoder.pos_embed, grid))
+        positions = self._positions(self.decoder_pos_embed, grid)
+        features = self._decode(self.decoder_embed(encoded), mask, predicted, positions)
         if self.loss_on == "all":
             order = torch.cat([mask.kept, mask.masked], dim=1)
-            features = place_tokens(features[:, -self.num_patches :], order, self.num_patches)
-        else:
-            features = features[:, -mask.masked.shape[1] :]
+            features = place_tokens(features[:, -mask.num_patches :], order, mask.num_patches)
         prediction: Tensor = self.decoder_pred(features)
         return prediction
 
+    def _positions(
+        self, table: Float[Tensor, "1 token dim"] | None, grid: tuple[int, int]
+    ) -> Float[Tensor, "1 position dim"]:
+        """A table of fixed positions; anew for images of another size than the model was built for."""
+        assert table is not None
+        if grid == self.grid:
+            return table
+        return sincos_table(grid, table.shape[2], table.shape[1] - self.num_patches, table.device, table.dtype)
+
     def _encode(
-        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
-    ) -> Float[Tensor, "batch encoded dim"]:
+        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask, positions: Float[Tensor, "1 position dim"]
+    ) -> Float[Tensor, "batch *mixture encoded dim"]:
         """Features of prefix and visible patches; then those of the hidden places, if the encoder sees them."""
         visible = embed_patches(self.encoder.patch_embed, gather_tokens(patches, mask.kept))
+        if self.decoder.num_mixtures:
+            mixed: Tensor = self.mixture(encode_every_block(self.encoder, visible, mask.kept, positions))
+            return mixed
         if not self.mask_token_in_encoder:
-            return encode_tokens(self.encoder, visible, mask.kept)
+            return encode_tokens(self.encoder, visible, mask.kept, positions)
         hidden = self.mask_token.to(visible.dtype).expand(*mask.masked.shape, -1)
         if self.mask_token_in_encoder == "bert":
             unchanged = embed_patches(self.encoder.patch_embed, gather_tokens(patches, mask.masked))
             hidden = _replaced(hidden, visible, unchanged, mask)
         order = torch.cat([mask.kept, mask.masked], dim=1)
-        return encode_tokens(self.encoder, torch.cat([visible, hidden], dim=1), order)
+        return encode_tokens(self.encoder, torch.cat([visible, hidden], dim=1), order, positions)
 
-    def _decode(self, encoded: Float[Tensor, "batch encoded dim"], mask: PatchMask) -> Float[Tensor, "batch token dim"]:
+    def _decode(
+        self,
+        encoded: Float[Tensor, "batch *mixture encoded dim"],
+        mask: PatchMask,
+        predicted: Int64[Tensor, "batch predicted"],
+        positions: Float[Tensor, "1 position decoder_dim"],
+    ) -> Float[Tensor, "batch token dim"]:
         num_prefix = self.encoder.num_prefix_tokens
-        prefix, patches = self.decoder_pos_embed[:, :num_prefix], self.decoder_pos_embed[:, num_prefix:]
+        prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
         prefix = prefix.expand(len(encoded), -1, -1)
         num_visible = num_prefix + mask.kept.shape[1]
-        visible = encoded[:, :num_visible] + torch.cat([prefix, gather_tokens(patches, mask.kept)], dim=1)
+        places = torch.cat([prefix, gather_tokens(patches, mask.kept)], dim=1)
+        places = places.unsqueeze(1) if encoded.ndim == 4 else places
+        visible = encoded[..., :num_visible, :] + places
         hidden = encoded[:, num_visible:] if self.mask_token_in_encoder else self.mask_token
-        features: Tensor = self.decoder(visible, hidden + gather_tokens(patches, mask.masked))
+        masked = hidden + gather_tokens(patches, predicted)
+        if self.loss_on == "masked":
+            return self.decoder.of_masked(visible, masked)
+        features: Tensor = self.decoder(visible, masked)
         return features
 
 

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mae_lightning.models.masking import PatchMask, place_tokens
@@ -64,13 +64,14 @@ class MaskedModel(nn.Module, ABC):
 
     def forward(self, images: Float[Tensor, "batch channel height width"], mask: PatchMask) -> MaskedOutput:
         """Loss and prediction for normalised images; the loss is at least float32, also under autocast."""
-        patches = self.patches(images)
-        prediction = self._predict(patches, mask)
+        patches, predicted = self.patches(images), self.predicted(mask)
+        grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
+        prediction = self._predict(patches, mask, predicted, grid)
         device = "cpu" if images.is_meta else images.device.type  # autocast knows no meta tensors, which count FLOPs
         with torch.autocast(device, enabled=False):
             target = self.target(_at_least_float32(patches))
             if self.loss_on == "masked":
-                target = target[torch.arange(len(target), device=target.device).unsqueeze(1), mask.masked]
+                target = target[torch.arange(len(target), device=target.device).unsqueeze(1), predicted]
             loss_per_patch = self.target.loss(_at_least_float32(prediction), target)
         return MaskedOutput(loss_per_patch, prediction)
 
@@ -79,7 +80,11 @@ class MaskedModel(nn.Module, ABC):
     ) -> Float[Tensor, "batch patch output"]:
         """Prediction for every place of the grid, for pictures; zero at places that the model does not predict."""
         prediction = self(images, mask).prediction  # through forward, where compilation and sharding take hold
-        return prediction if self.loss_on == "all" else place_tokens(prediction, mask.masked, self.num_patches)
+        return prediction if self.loss_on == "all" else place_tokens(prediction, self.predicted(mask), mask.num_patches)
+
+    def predicted(self, mask: PatchMask) -> Int64[Tensor, "batch predicted"]:
+        """The masked patches that the loss counts, ascending; all of them, unless a part will do in training."""
+        return mask.masked
 
     def patches(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch patch pixel"]:
         """Images as flat patches of this model's size."""
@@ -101,11 +106,19 @@ class MaskedModel(nn.Module, ABC):
         """Arguments that build this model again, beside encoder, decoder, target and images; plain values."""
         return {}
 
+    def objection_to_sizes(self) -> str | None:
+        """What stands against training on images of other sizes than the model was built for; None for nothing."""
+        return f"{type(self).__name__} is built for images of one size"
+
     @abstractmethod
     def _predict(
-        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
+        self,
+        patches: Float[Tensor, "batch patch pixel"],
+        mask: PatchMask,
+        predicted: Int64[Tensor, "batch chosen"],
+        grid: tuple[int, int],
     ) -> Float[Tensor, "batch predicted output"]:
-        """Predictions for the masked patches in their order, or for all in natural order if the loss counts all."""
+        """Predictions for the chosen masked patches in their order, or for all patches if the loss counts all."""
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

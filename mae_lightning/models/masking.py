@@ -28,10 +28,14 @@ class PatchMask:
     noise: Float[Tensor, "batch patch"] | None = None
 
     @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return self.kept.shape[1] + self.masked.shape[1]
+
+    @property
     def is_masked(self) -> Bool[Tensor, "batch patch"]:
         """True where a patch is hidden from the encoder, patches in their natural order."""
-        batch, num_kept = self.kept.shape
-        hidden = torch.ones(batch, num_kept + self.masked.shape[1], dtype=torch.bool, device=self.kept.device)
+        hidden = torch.ones(len(self.kept), self.num_patches, dtype=torch.bool, device=self.kept.device)
         return hidden.scatter(1, self.kept, False)
 
     @classmethod
@@ -69,6 +73,20 @@ def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
             f"a ratio above 0 and below 1 that keeps 1 to {num_patches - 1} of them is needed"
         )
     return num_kept
+
+
+def some_masked(mask: PatchMask, share: float) -> Int64[Tensor, "batch chosen"]:
+    """A share of each image's masked patches, at least one, drawn uniformly by the mask's noise; ascending.
+
+    Raises:
+        ValueError: The mask does not say what it was drawn from.
+    """
+    if mask.noise is None:
+        raise ValueError("a part of the masked patches is drawn from the mask's noise, and this sampler gives none")
+    num_masked = mask.masked.shape[1]
+    order = more_noise(mask.noise, num_masked).argsort(dim=1)
+    chosen = order[:, : max(1, round(share * num_masked))].sort(dim=1).values
+    return mask.masked.gather(1, chosen)
 
 
 def gather_tokens(

@@ -1,7 +1,9 @@
 """Fixed position embeddings."""
 
+from functools import cache
+
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 TEMPERATURE = 10000.0
@@ -30,6 +32,24 @@ def sincos_positions(grid: tuple[int, int], dim: int, num_prefix_tokens: int = 0
     parts = [column_angles.sin(), column_angles.cos(), row_angles.sin(), row_angles.cos()]
     patches = torch.cat(parts, dim=1).float()
     return torch.cat([patches.new_zeros(num_prefix_tokens, dim), patches])
+
+
+@cache
+def sincos_table(
+    grid: tuple[int, int], dim: int, num_prefix_tokens: int, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "1 token {dim}"]:
+    """The same as models hold them, made once for each grid that images come in; see :func:`sincos_positions`."""
+    with torch.inference_mode(False):
+        return sincos_positions(grid, dim, num_prefix_tokens).unsqueeze(0).to(device, dtype)
+
+
+def is_sincos(table: Float[Tensor, "1 token dim"], grid: tuple[int, int]) -> bool:
+    """Whether positions of a grid, prefix tokens first, are the fixed ones."""
+    _, num_tokens, dim = table.shape
+    if dim % 4:
+        return False
+    fixed = sincos_positions(grid, dim, num_tokens - grid[0] * grid[1])
+    return torch.allclose(table[0].float().cpu(), fixed, rtol=0, atol=1e-6)
 
 
 def raster_sincos_positions(num_patches: int, dim: int, num_prefix_tokens: int = 0) -> Float32[Tensor, "token {dim}"]:

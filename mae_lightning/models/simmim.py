@@ -1,7 +1,7 @@
 """SimMIM (Xie et al. 2021, arXiv 2111.09886): a Swin sees mask tokens, and a linear head predicts the pixels."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
@@ -96,7 +96,11 @@ class SimMIM(MaskedModel):
         return {"mask_token", *(f"encoder.{name}" for name in self.encoder.no_weight_decay())}
 
     def _predict(
-        self, patches: Float[Tensor, "batch patch pixel"], mask: PatchMask
+        self,
+        patches: Float[Tensor, "batch patch pixel"],
+        mask: PatchMask,
+        predicted: Int64[Tensor, "batch chosen"],
+        grid: tuple[int, int],
     ) -> Float[Tensor, "batch masked output"]:
         tokens = self.encoder.patch_embed(self.images(patches))
         hidden = self.hidden_tokens(mask).unsqueeze(-1)

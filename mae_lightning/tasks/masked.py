@@ -1,12 +1,13 @@
 """Masked pretraining: what masked autoencoders and SimMIM share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -22,14 +23,19 @@ from mae_lightning.models import (
     SwinSize,
     Tokens,
     ViTSize,
+    patch_grid,
     patch_sums,
     sample_noise,
     step_flops,
 )
 from mae_lightning.optim import parameter_groups
+from mae_lightning.tasks.device_crop import DeviceCropFlip
 from mae_lightning.tasks.held_out import HeldOutMetrics
 from mae_lightning.tasks.task import Task
 from mae_lightning.weights import FLOPS_KEY, CheckpointCard, describe, load_pretrained
+
+CROPS_APART = 2**40
+"""Above any sample's place: what sets the masks of a sample's repeated crops apart."""
 
 HELD_OUT_SEED = 0
 """Seed of the masks on held-out images: fixed for every run, so that their losses compare."""
@@ -51,6 +57,8 @@ class MaskedPretraining(Task):
         betas: AdamW's decay rates of the first and second moment.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero.
         init_from: Checkpoint whose weights to start from.
+        device_augmentation: Crops and flips training images on the device, to the model's size from whatever the data
+            gives.
         mean: Mean of each channel.
         std: Standard deviation of each channel.
         global_batch_size: Images an optimiser step over all devices.
@@ -79,6 +87,7 @@ class MaskedPretraining(Task):
         betas: tuple[float, float],
         warmup_epochs: float,
         init_from: str | None,
+        device_augmentation: DeviceCropFlip | None = None,
         mean: Sequence[float],
         std: Sequence[float],
         global_batch_size: int,
@@ -90,7 +99,7 @@ class MaskedPretraining(Task):
         self.normalize = Normalization(mean, std)
         if isinstance(model.target, Tokens):
             model.target.show_pixels(self.normalize.undo)
-        self.mask_ratio = mask_ratio
+        self.mask_ratio, self.device_augmentation = mask_ratio, device_augmentation
         first = torch.zeros(1, dtype=torch.int64)
         self.num_kept = self.draw_mask(first, seed=seed, epoch=0).kept.shape[1]  # fails here, before any data is read
         self.base_lr, self.weight_decay, self.betas, self.warmup_epochs = base_lr, weight_decay, betas, warmup_epochs
@@ -102,8 +111,24 @@ class MaskedPretraining(Task):
 
     def setup(self, stage: str) -> None:
         """Counts what a step costs, before the model is sharded and leaves the host."""
+        super().setup(stage)
         if stage == "fit" and self.global_rank == 0:
             self.flops_per_image = step_flops(self.model, self.num_kept)
+
+    def check_image_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Refuses training images of sizes that the model or its masks cannot take.
+
+        Raises:
+            ValueError: They cannot; says why.
+        """
+        if self.device_augmentation is not None:
+            return  # they end at the model's size
+        objection = self.model.objection_to_sizes()
+        if objection is not None:
+            raise ValueError(f"data.image_size_by_epoch does not go with this model: {objection}")
+        first = torch.zeros(1, dtype=torch.int64)
+        for size in sizes:
+            self.draw_mask(first, seed=self.seed, epoch=0, grid=patch_grid(size, self.model.patch_size))
 
     def on_fit_start(self) -> None:
         """Fits a target's principal components on augmented training crops, unless the checkpoint had them."""
@@ -122,26 +147,52 @@ class MaskedPretraining(Task):
         loader = data.train_dataloader()
         steps = -(-num_images // self.global_batch_size)
         batches = islice(loader, min(len(loader), steps * int(self.trainer.accumulate_grad_batches)))
-        images = (batch["image"][batch["valid"]].to(self.device) for batch in batches)
-        parts = [patch_sums(self.model.patches(self.normalize(part))) for part in images]
+        on_device = (move_data_to_device(batch, self.device) for batch in batches)
+        images = (self.training_images(batch, self.current_epoch)[batch["valid"]] for batch in on_device)
+        parts = [patch_sums(self.model.patches(part)) for part in images]
         loader.close()
         count, total, products = (torch.stack(sums).sum(dim=0) for sums in zip(*parts, strict=True))
         return count, total, products
 
     # ---------------------------------------------------------------- steps
 
-    def draw_mask(self, index: Int64[Tensor, "batch"], *, seed: int, epoch: int) -> PatchMask:
-        """The masks of these samples in this epoch, whatever the batch, device or process they are in."""
-        noise = sample_noise(index, self.model.num_patches, seed, epoch)
-        return self.sampler(noise, self.model.grid, self.mask_ratio)
+    def draw_mask(
+        self, index: Int64[Tensor, "batch"], *, seed: int, epoch: int, grid: tuple[int, int] | None = None
+    ) -> PatchMask:
+        """The masks of these samples in this epoch, whatever the batch, device or process they are in.
+
+        Args:
+            index: The samples; crops of one sample beyond its first by :func:`crop_index`.
+            seed: Of the run.
+            epoch: From 0.
+            grid: Rows and columns of patches; by default the model's.
+        """
+        rows, columns = grid or self.model.grid
+        noise = sample_noise(index, rows * columns, seed, epoch)
+        return self.sampler(noise, (rows, columns), self.mask_ratio)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's loss; rows marked invalid do not count."""
-        mask = self.draw_mask(batch["index"], seed=self.seed, epoch=self.current_epoch)
-        output = self.model(self.normalize(batch["image"]), mask)
+        """The batch's loss, logged."""
+        loss = self.loss(batch, self.current_epoch)
+        self.log_loss(loss)
+        return loss
+
+    def training_images(self, batch: Batch, epoch: int) -> Float[Tensor, "batch channel height width"]:
+        """What the model sees of a batch in an epoch: normalised, and augmented where the device does it."""
+        images, augment = batch["image"], self.device_augmentation
+        if augment is not None:
+            images = augment(images, crop_index(batch), self.model.image_size, seed=self.seed, epoch=epoch)
+        normalised: Tensor = self.normalize(images)
+        return normalised
+
+    def loss(self, batch: Batch, epoch: int) -> Float[Tensor, ""]:
+        """The loss of a batch in an epoch; rows marked invalid do not count."""
+        images = self.training_images(batch, epoch)
+        grid = patch_grid((images.shape[2], images.shape[3]), self.model.patch_size)
+        mask = self.draw_mask(crop_index(batch), seed=self.seed, epoch=epoch, grid=grid)
+        output = self.model(images, mask)
         valid = batch["valid"].float()
         loss: Tensor = (output.loss_per_patch.mean(dim=1) * valid).sum() / valid.sum().clamp(min=1)
-        self.log_loss(loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -222,3 +273,8 @@ class MaskedPretraining(Task):
         """The held-out loss over that of the best trivial predictor on the same masks."""
         trivial = [figures[name] for name in ("val/loss_zero", "val/loss_visible_mean") if name in figures]
         return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"} if trivial else {}
+
+
+def crop_index(batch: Batch) -> Int64[Tensor, "batch"]:
+    """What the masks are drawn from: the sample, and which of its crops it is, where there are several."""
+    return batch["index"] + CROPS_APART * batch["repeat"] if "repeat" in batch else batch["index"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mae_lightning.models import Decoder, MaskedAutoencoder, MaskSampler, Target, ViTSize
+from mae_lightning.tasks.device_crop import DeviceCropFlip
 from mae_lightning.tasks.masked import MaskedPretraining
 
 
@@ -26,6 +27,8 @@ class MAEPretraining(MaskedPretraining):
         betas: AdamW's decay rates of the first and second moment.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero.
         init_from: Checkpoint whose weights to start from: of this package, or in the official layout.
+        device_augmentation: Crops and flips training images on the device, to the model's size from whatever the data
+            gives; the data then should not crop at random.
         image_size: Height and width in pixels; linked from the data.
         num_channels: Channels of an image; linked from the data.
         mean: Mean of each channel, pixels in 0 to 1; linked from the data.
@@ -51,6 +54,7 @@ class MAEPretraining(MaskedPretraining):
         betas: tuple[float, float] = (0.9, 0.95),
         warmup_epochs: float = 40.0,
         init_from: str | None = None,
+        device_augmentation: DeviceCropFlip | None = None,
         *,
         image_size: tuple[int, int] = (224, 224),
         num_channels: int = 3,
@@ -78,6 +82,7 @@ class MAEPretraining(MaskedPretraining):
             betas=betas,
             warmup_epochs=warmup_epochs,
             init_from=init_from,
+            device_augmentation=device_augmentation,
             mean=mean,
             std=std,
             global_batch_size=global_batch_size,

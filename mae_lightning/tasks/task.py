@@ -1,6 +1,7 @@
 """What pretraining and classification share: lr after the batch size, one schedule, a card in every checkpoint."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from mae_lightning.data import ShardDataModule
 from mae_lightning.models import repeated_blocks
 from mae_lightning.optim import scaled_lr, warmup_cosine
 from mae_lightning.weights import CARD_KEY, CheckpointCard
@@ -45,6 +47,22 @@ class Task(LightningModule, ABC):
         super().__init__()
         self._losses: list[Tensor] = []
         self.step_loss = self.gradient_norm = torch.zeros(())
+
+    # ---------------------------------------------------------------- before training
+
+    def setup(self, stage: str) -> None:
+        """Refuses data whose images change their size in training, where the model does not follow."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, ShardDataModule) and data.image_size_by_epoch:
+            self.check_image_sizes(data.image_size_by_epoch.values())
+
+    def check_image_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Refuses training images of other sizes than the model was built for.
+
+        Raises:
+            ValueError: Always, unless a task can do better.
+        """
+        raise ValueError(f"data.image_size_by_epoch: {type(self).__name__} trains on images of one size; leave it out")
 
     # ---------------------------------------------------------------- over processes
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mae_lightning.models import (
+    CrossAttentionDecoder,
     Decoder,
     MaskedAutoencoder,
     MaskedModel,
@@ -26,7 +27,8 @@ from mae_lightning.weights.card import CheckpointCard
 from mae_lightning.weights.content import Weights
 
 COMPONENTS: dict[str, type[Decoder | Target]] = {
-    f"{kind.__module__}.{kind.__qualname__}": kind for kind in (TransformerDecoder, Pixels, NormalizedPixels, PatchPCA)
+    f"{kind.__module__}.{kind.__qualname__}": kind
+    for kind in (TransformerDecoder, CrossAttentionDecoder, Pixels, NormalizedPixels, PatchPCA)
 }
 """What a card may name: nothing is imported because a file says so."""
 BLOCK, KEYS_OF_A_BLOCK = re.compile(r"(\w+\.)*blocks\.\d+\."), 12

@@ -54,7 +54,7 @@ def test_what_the_same_command_does_later(cli: Callable, trained: tuple[str, ...
     assert outcome.err == f"error: --run.resume=never, but {RUN} holds a run; take another --run.name\n"
 
     outcome = cli("fit", *trained, "--model.init_args.mask_ratio=0.5")
-    changed = "model.mask_ratio was 0.75, is now 0.5"
+    changed = "model.mask_ratio: 0.75 -> 0.5"
     assert outcome.err == f"error: {RUN} holds a run of another config: {changed}; take another --run.name\n"
 
     first = paces()[0]
@@ -206,7 +206,9 @@ def test_every_shipped_recipe_parses(cli: Callable, name: str) -> None:
     assert yaml.safe_load(outcome.out)["model"]["class_path"].startswith("mae_lightning.tasks.")
 
 
-@pytest.mark.parametrize("name", [*shipped("trainer"), *shipped("logging"), *shipped("ablations")])
+@pytest.mark.parametrize(
+    "name", [*shipped("trainer"), *shipped("logging"), *shipped("ablations"), *shipped("variants")]
+)
 def test_every_shipped_overlay_parses(cli: Callable, name: str) -> None:
     recipe = "quickstart/scratch" if name.startswith("ablations/vit_") else "quickstart/pretrain"
     plain = yaml.safe_load(cli("fit", f"--config={recipe}", "--print_config").out)

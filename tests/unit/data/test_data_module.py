@@ -175,9 +175,10 @@ def test_the_state_is_small_and_free_of_the_topology(data: Any, tmp_path: Path) 
     trainer(tmp_path, callbacks=[keeper]).fit(Ledger(), data(num_workers=2, max_micro_batch_size=2))
     state = torch.load(tmp_path / "kept" / "step=3.ckpt", weights_only=True)["ShardDataModule"]
     assert state.pop("data") == data().sources["train"].manifest.digest
+    assert sum(state.pop("parts").values()) == 43
     assert state == {
         "position": {"epoch": 0, "step": 3, "validation_pending": True},
-        "recipe": {"global_batch_size": 8, "seed": 0, "lanes": {"slots": 1, "phases": 1, "buffer": None}},
+        "recipe": {"global_batch_size": 8, "repeats": 1, "seed": 0, "lanes": {"slots": 1, "phases": 1, "buffer": None}},
     }
 
 
@@ -197,7 +198,8 @@ def test_another_order_or_other_data_cannot_go_on(data: Any, make_shards: Any, t
             trainer(tmp_path, 3).fit(Ledger(), data(**options), ckpt_path=checkpoint, weights_only=True)
     other = make_shards([20, 6, 18], folder="other")[0].parent
     module = ShardDataModule(str(other), image_size=4, global_batch_size=8, mean=(0.5,), std=(0.5,), num_workers=0)
-    with pytest.raises(ValueError, match="made on other training data"):
+    changed = r"43 -> 44 samples; shard-002\.tar: 17 -> 18"
+    with pytest.raises(ValueError, match=f"made on other training data than {other} is now: {changed}; begin"):
         trainer(tmp_path, 3).fit(Ledger(), module, ckpt_path=checkpoint, weights_only=True)
     trainer(tmp_path).validate(Ledger(), data(seed=1), ckpt_path=checkpoint, weights_only=True, verbose=False)
 
@@ -337,3 +339,13 @@ def test_validation_without_held_out_data_is_an_error(data: Any, tmp_path: Path)
     del module.sources["val"]
     with pytest.raises(ValueError, match=r"no val data: name some with `data.val`"):
         trainer(tmp_path).validate(Ledger(), module)
+
+
+def test_without_a_trainer_each_pass_is_the_next_epoch() -> None:
+    data = ShardDataModule("fashion_mnist:val", image_size=28, global_batch_size=500, num_workers=0)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    passes = [torch.cat([batch["index"] for batch in loader]).tolist() for _ in range(2)]
+    assert all(sorted(order) == list(range(1000)) for order in passes)
+    assert passes[0] != passes[1]
+    loader.close()

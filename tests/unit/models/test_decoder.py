@@ -40,3 +40,19 @@ def test_defaults_are_the_papers():
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"^a decoder of width 50 cannot be split into 4 heads; use a multiple of it$"):
         TransformerDecoder(dim=50, num_heads=4)
+
+
+def test_features_of_masked_tokens_alone_are_the_same():
+    decoder = TransformerDecoder(depth=2, dim=16, num_heads=2).double()
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    tokens = [torch.randn(2, 3, 16).double(), torch.randn(2, 5, 16).double()]
+    found = []
+    for decode in (decoder.of_masked, lambda *given: decoder(*given)[:, 3:]):
+        visible, masked = (each.clone().requires_grad_() for each in tokens)
+        decoder.zero_grad()
+        features = decode(visible, masked)
+        features.square().sum().backward()
+        found.append([features, visible.grad, masked.grad, *(p.grad.clone() for p in decoder.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
