@@ -42,6 +42,15 @@ class ShardDataModule(L.LightningDataModule):
 
     Data is named by one grammar (see `open_source`): a name of the catalogue, a manifest, shards, a folder, an image.
 
+    Example::
+
+        from mae_lightning.data import ShardDataModule
+
+        data = ShardDataModule("fashion_mnist:train", image_size=28, global_batch_size=64, num_workers=0)
+        data.setup("fit")
+        for epoch in range(2):
+            batch = next(iter(data.train_dataloader()))  # image in bytes, label, index, valid
+
     Args:
         train: Training data.
         val: Held-out data; None takes the validation split of `train` where that names a data set with one.

@@ -33,6 +33,16 @@ class MaskedAutoencoder(MaskedModel):
 
     Tokens stay in the order prefix, visible, masked; positions are added before, so nothing is put back in place.
 
+    Example::
+
+        import torch
+        from mae_lightning.models import MaskedAutoencoder, NormalizedPixels, RandomMasking, TransformerDecoder
+
+        decoder = TransformerDecoder(depth=2, dim=64, num_heads=4)
+        model = MaskedAutoencoder("nano/4", decoder, NormalizedPixels(), image_size=(28, 28), num_channels=1)
+        mask = RandomMasking()(torch.rand(8, model.num_patches), model.grid, 0.75)
+        loss = model(torch.randn(8, 1, 28, 28), mask).loss_per_patch.mean()
+
     Args:
         encoder: ``SIZE/PATCH`` such as ``base/16``, a timm name, or explicit sizes; see :func:`build_encoder`.
         decoder: Decoder over visible and mask tokens; by default the paper's 8 blocks of width 512 with 16 heads.

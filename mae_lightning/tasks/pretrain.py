@@ -13,6 +13,17 @@ class MAEPretraining(MaskedPretraining):
 
     The learning rate is ``base_lr x global_batch_size / 256``.
 
+    Example::
+
+        from lightning.pytorch import Trainer
+        from mae_lightning.data import ShardDataModule
+        from mae_lightning.tasks import MAEPretraining
+
+        data = ShardDataModule("fashion_mnist:train", image_size=28, global_batch_size=64)
+        owned = {name: getattr(data, name) for name in ("image_size", "num_channels", "mean", "std", "seed")}
+        task = MAEPretraining("nano/4", global_batch_size=64, warmup_epochs=0.0, **owned)
+        Trainer(max_steps=2, logger=False, enable_checkpointing=False).fit(task, data)
+
     Args:
         encoder: ``SIZE/PATCH`` such as ``base/16``, a timm name, or explicit sizes.
         decoder: Decoder over visible and mask tokens; by default the paper's 8 blocks of width 512 with 16 heads.
