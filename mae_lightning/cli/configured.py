@@ -54,7 +54,7 @@ class Configured:
     @property
     def run(self) -> Run:
         """The run's folder; its name is that of the config, if it has one."""
-        return Run(**self.parsed.run.as_dict())
+        return Run.read(self.parsed.run.as_dict())
 
     @property
     def seed(self) -> int:

@@ -212,7 +212,7 @@ def _facts_of(data: Any, seed: int) -> "DataFacts":
         num_classes=data.num_classes,
         global_batch_size=data.global_batch_size,
         seed=seed,
-        num_images=len(manifest),
+        num_images=len(manifest) * data.repeats,
         image_bytes=float(sizes.mean()) if len(sizes) else None,
         class_names=data.class_names,
     )
@@ -245,7 +245,7 @@ def _facts_without_data(args: argparse.Namespace, configured: "Configured") -> "
         num_classes=classes,
         global_batch_size=data["global_batch_size"],
         seed=configured.seed,
-        num_images=images and int(images * (1 - data["hold_out"]) * data["label_fraction"]),
+        num_images=images and int(images * (1 - data["hold_out"]) * data["label_fraction"]) * data["repeats"],
     )
 
 

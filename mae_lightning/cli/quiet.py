@@ -22,6 +22,8 @@ HARMLESS_WARNINGS = (
     r".*It is recommended to use `self.log\(.*sync_dist=True",  # our figures are gathered before they are logged
     r".*Grad strides do not match bucket view strides",  # filters of one channel: two strides, one layout
     r".*`srun` command is available on your system but is not used",  # a choice, not a mistake
+    r"There is a wandb run already in progress",  # a run that left a step out goes on in its process and W&B run
+    r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`",  # where the first step is left out
     r".*The number of training batches .* is smaller than the logging interval",  # short demonstrations
 )
 

@@ -1,9 +1,9 @@
 """One folder a run, and what the same command does a second time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mae_lightning.callbacks.time_limits import Limits
 
@@ -42,6 +42,11 @@ class Run:
     project: str = "mae-lightning"
     node_metrics: bool = False
     limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> "Run":
+        """The run that a config asks for; its limits are a mapping there."""
+        return cls(**{**settings, "limits": Limits(**settings["limits"])})
 
     @property
     def folder(self) -> Path:

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mae_lightning.callbacks import LeftOutSteps, NodeMetrics, default_callbacks
 from mae_lightning.callbacks.finite import NonFiniteError
 from mae_lightning.callbacks.preemption import REQUEUE_CODE, Preempted, Preemption, StopRequest
-from mae_lightning.callbacks.time_limits import Limits, TimeLimits, Watchdog, outlast
+from mae_lightning.callbacks.time_limits import TimeLimits, Watchdog, outlast
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
 from mae_lightning.cli.imports import ImportPolicy
@@ -138,7 +138,7 @@ class TrainingCLI(LightningCLI):
             raise ValueError("data.init_args.seed follows seed_everything; set --seed_everything instead")
         settings = self.config.run
         settings.name = settings.name or default_name(self.configs, configs_folder())
-        self.run_settings = Run(**settings.as_dict() | {"limits": Limits(**settings.limits.as_dict())})
+        self.run_settings = Run.read(settings.as_dict())
         self.folder = self.run_settings.folder
         self.left_out = LeftOutSteps(self.folder)
         self.watchdog = Watchdog(self.run_settings.limits, self.folder)

@@ -6,6 +6,9 @@ import pytest
 import torch
 import yaml
 
+from mae_lightning.weights.building import build_masked
+from mae_lightning.weights.opening import open_weights
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of Lightning on torch 2.15
 
 
@@ -31,6 +34,8 @@ def test_variants_train_together(cli, here, small):
     assert checkpoint["state_dict"]["model.decoder_pos_embed"].shape == (1, 50, 8)
     assert len(list(Path("runs/run/pictures").glob("*.png"))) == 1
 
+    model = build_masked(open_weights("runs/run/checkpoints/last.ckpt"))
+    assert torch.equal(model.mixture.weights, checkpoint["state_dict"]["model.mixture.weights"])
     again = cli("fit", "--config=runs/run/config.yaml", "--print_config")
     assert again.code == 0, again.err
     data = yaml.safe_load(again.out)["data"]["init_args"]
