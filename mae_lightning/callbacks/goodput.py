@@ -10,6 +10,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from mae_lightning.callbacks.left_out import LeftOutSteps
 from mae_lightning.data import ShardDataModule
 from mae_lightning.tracking import log_summary
 from mae_lightning.tracking.unfailing import Unfailing
@@ -125,9 +126,7 @@ class Goodput(Callback):
         self._write(trainer)
         if not (self._is_kept and trainer.is_global_zero):
             return
-        data = getattr(trainer, "datamodule", None)
-        skipped = len(data.bad_samples.seen) if isinstance(data, ShardDataModule) else 0
-        print(self.ledger.line(skipped), flush=True)
+        print(self.ledger.line(_skipped_samples(trainer)), flush=True)
         log_summary(trainer.loggers, "goodput", self.ledger.goodput)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -155,3 +154,11 @@ class Goodput(Callback):
             temporary = self.path.with_name(f".{FILE}.writing")
             temporary.write_text(json.dumps(asdict(self.ledger)) + "\n")
             temporary.replace(self.path)
+
+
+def _skipped_samples(trainer: Trainer) -> int:
+    """Those that could not be read, and those of steps that were left out."""
+    data = getattr(trainer, "datamodule", None)
+    unread = len(data.bad_samples.seen) if isinstance(data, ShardDataModule) else 0
+    passed = [callback.steps for callback in getattr(trainer, "callbacks", []) if isinstance(callback, LeftOutSteps)]
+    return unread + sum(len(step.samples) for steps in passed for step in steps)

@@ -104,6 +104,7 @@ def test_all_but_the_step_is_as_it_would_have_been(tmp_path: Path) -> None:
     done = fit(tmp_path, "one", [STEP])
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"step {STEP} is left out (1 of at most {MOST} in a run)" in done.stdout
+    assert "500 samples skipped" in done.stdout
     run = tmp_path / "runs/run"
     check(run, done.stderr)
     told = tmp_path / "told/runs/run"

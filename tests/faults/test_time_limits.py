@@ -39,7 +39,7 @@ RUN = [
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",
 ]
-LIMIT = 3
+LIMIT = 5
 DDP = ["--config=trainer/ddp", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.devices=2"]
 RANKS = [*DDP, "--data.init_args.num_workers=0"]
 WORKERS = ["--trainer.devices=1", "--data.init_args.num_workers=2"]
