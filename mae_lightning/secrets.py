@@ -6,7 +6,7 @@ from typing import Any
 
 HIDDEN = "***"
 _WORDS = r"(?:token|secret|password|passwd|api_key|access_key|credentials?)"
-_SECRET_KEY = re.compile(rf"(^|_){_WORDS}(_|$)", re.IGNORECASE)
+_SECRET_KEY = re.compile(rf"(^|[_.]){_WORDS}(_|$)", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![^\W_])({_WORDS}(?:_\w+)?['\"]?\s*[:=]\s*)([^\s,}}\]&]+)", re.IGNORECASE)
 _URL = re.compile(r"([a-z][\w+.-]+:/{1,2})([^\s'\"/?#]*@)?([^\s'\"?#]*)(\?[^\s'\"#]*)?(#[^\s'\"]*)?", re.IGNORECASE)
 

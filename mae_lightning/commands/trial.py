@@ -28,6 +28,7 @@ from mae_lightning.commands.stages import (
     terminable,
     write_json,
 )
+from mae_lightning.secrets import redact
 
 if TYPE_CHECKING:
     from mae_lightning.tracking.trial_board import TrialBoard
@@ -94,14 +95,14 @@ class Trial:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Every setting by its dotted name, and the recipes; several overlays of a stage are joined by ``+``."""
+        """Every setting by its dotted name, and the recipes; several overlays are joined by ``+``, secrets hidden."""
         found = {"seed": str(self.seed)}
         for stage in self.stages:
             found[stage.name] = stage.recipe
             for key, value in stage.settings:
                 name = f"{stage.name}.{key}"
                 found[name] = f"{found[name]}+{value}" if key == "config" and name in found else value
-        return found
+        return dict(redact(found))
 
     def place(self, stage: Stage) -> Path:
         """The folder of one of the stages."""

@@ -272,7 +272,9 @@ class MaskedPretraining(Task):
     def results(self, figures: dict[str, float]) -> dict[str, str]:
         """The held-out loss over that of the best trivial predictor on the same masks."""
         trivial = [figures[name] for name in ("val/loss_zero", "val/loss_visible_mean") if name in figures]
-        return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"} if trivial else {}
+        if not trivial or min(trivial) == 0:  # images of one colour, which need no predictor
+            return {}
+        return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"}
 
 
 def crop_index(batch: Batch) -> Int64[Tensor, "batch"]:

@@ -22,7 +22,9 @@ def test_urls_lose_their_secrets_and_nothing_else(value: str, hidden: str) -> No
     assert redact(value) == hidden
 
 
-@pytest.mark.parametrize("name", ["token", "hf_token", "API_KEY", "password", "secret_access_key", "credentials"])
+@pytest.mark.parametrize(
+    "name", ["token", "hf_token", "stage.model.token", "API_KEY", "password", "secret_access_key", "credentials"]
+)
 def test_settings_named_like_secrets_are_hidden(name: str) -> None:
     assert redact({"data": {"init_args": {name: "canary"}}}) == {"data": {"init_args": {name: "***"}}}
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mae_lightning.tracking.wandb_file import read_offline_run
+
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/quickstart-pretrain")
 COMMAND = [
@@ -44,14 +46,22 @@ COMMAND = [
 ]
 """Two epochs of 20 steps, a checkpoint every second one."""
 
+EVERYTHING = "accumulation, a moving average, W&B beside metrics.csv"
 SHAPES = {
     "one process": ["--data.init_args.num_workers=0"],
     "one process, two workers": ["--data.init_args.num_workers=2"],
     "two processes": ["--data.init_args.num_workers=0", "--trainer.devices=2", "--trainer.strategy=ddp"],
+    EVERYTHING: [
+        "--data.init_args.num_workers=0",
+        "--data.init_args.max_micro_batch_size=125",
+        "--run.wandb=offline",
+        "--trainer.callbacks+=mae_lightning.callbacks.WeightEMA",
+        "--trainer.callbacks.decay=0.8",
+    ],
     "two processes, two workers": ["--data.init_args.num_workers=2", "--trainer.devices=2", "--trainer.strategy=ddp"],
 }
-KILLS = 5
-"""Seeded kills a shape: 20 in all."""
+KILLS = dict.fromkeys(SHAPES, 5) | {EVERYTHING: 20}
+"""Seeded kills of each shape: 20 of the plain ones, 20 of the one that has everything."""
 
 
 def start(folder: Path, shape: str) -> subprocess.Popen[str]:
@@ -100,7 +110,10 @@ def kill_somewhere(folder: Path, shape: str, seconds: float) -> None:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    """Those of the checkpoint, and where they are averages those that train too."""
+    content = torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)
+    training = {f"training {name}": value for name, value in content.get("current_model_state", {}).items()}
+    return content["state_dict"] | training
 
 
 def saved_step(folder: Path) -> int:
@@ -112,6 +125,16 @@ def saved_step(folder: Path) -> int:
 def losses(folder: Path) -> list[tuple[str, str, str]]:
     with (folder / RUN / "metrics.csv").open() as file:
         return [(row["step"], row["train/loss"], row["val/loss"]) for row in csv.DictReader(file)]
+
+
+def wandb_losses(folder: Path) -> dict[int, set[float]]:
+    """What W&B's own files, one a start, have of each step; a kill costs them what was not yet written."""
+    found: dict[int, set[float]] = {}
+    for file in (folder / RUN).glob("wandb/offline-run-*/run-*.wandb"):
+        for row in read_offline_run(file).history:
+            if "train/loss" in row:
+                found.setdefault(row["trainer/global_step"], set()).add(row["train/loss"])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +158,14 @@ def seldom(shape: str, seed: int) -> bool:
 CASES = [
     pytest.param(shape, seed, marks=[pytest.mark.slow] if seldom(shape, seed) else [])
     for shape in SHAPES
-    for seed in range(KILLS)
+    for seed in range(KILLS[shape])
 ]
 
 
 @pytest.mark.parametrize(("shape", "seed"), CASES)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(undisturbed, tmp_path, shape, seed):
     whole, seconds = undisturbed(shape)
-    share = (seed + random.Random(f"{shape}{seed}").random()) / KILLS
+    share = (seed + random.Random(f"{shape}{seed}").random()) / KILLS[shape]
     kill_somewhere(tmp_path, shape, seconds=0.6 * share * seconds)  # after that, the program only comes to its end
     print(f"{shape}, {seed}: killed after the checkpoint of step {saved_step(tmp_path)}")
     finish(tmp_path, shape)
@@ -151,3 +174,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(undisturbed, tmp_path, 
     expected, found = weights(whole), weights(tmp_path)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    if shape == EVERYTHING:
+        assert any(name.startswith("training ") for name in expected)
+        told, logged = wandb_losses(tmp_path), {int(step): float(loss) for step, loss, _ in losses(whole) if loss}
+        assert max(told) == max(logged)
+        assert all(figures == {logged[step]} for step, figures in told.items())

@@ -61,7 +61,7 @@ def test_unreachable_at_the_start(
         for number in range(ROWS):
             logger.log_metrics({"figure": float(number)}, step=number)
         logger.experiment.finish()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # W&B by itself waits 90 s
     assert logged(tmp_path) == list(range(ROWS))
     (line,) = said(caplog)
     assert line.startswith("Weights & Biases cannot be used, the run is kept offline: ")
@@ -96,9 +96,9 @@ def test_unreachable_in_mid_run(
     began = time.monotonic()
     for number in range(1, ROWS):
         logger.log_metrics({"figure": float(number)}, step=number)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     logger.experiment.finish()
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 40  # by itself for ever
     assert said(caplog) == []
     assert list(tmp_path.glob("wandb/run-*"))  # it was online
     assert logged(tmp_path) == list(range(ROWS))
@@ -164,6 +164,7 @@ RUN = [
 STEPS = 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tiny file system needs root")
 def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
     """A whole run whose folder is full after four steps; its checkpoints lie elsewhere."""

@@ -18,9 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import wandb
 
 import mae_lightning
 from mae_lightning.__main__ import main
+from mae_lightning.tracking import build_loggers
 
 ROOT = Path(mae_lightning.__file__).parents[1]
 TOKENS = {place: f"canary{place}" for place in range(1, 7)}
@@ -117,6 +119,21 @@ def test_a_manifest_keeps_neither_user_nor_query(
     assert leaks(Path(), *capsys.readouterr()) == []
 
 
+def test_wandb_keeps_a_command_line_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5, in its own file and its logs; the program keeps its own."""
+    words = ["fit", f"--data.init_args.train=https://me:{TOKENS[5]}@host/manifest.json", "--model.api_key", TOKENS[5]]
+    monkeypatch.setattr(sys, "argv", words)
+    _, logger = build_loggers(tmp_path, "run", "project", "offline")
+    logger.log_metrics({"figure": 1.0}, step=0)
+    logger.experiment.finish()
+    wandb.teardown()
+    assert sys.argv is words
+    assert leaks(tmp_path) == []
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"--data.init_args.train=https://***@host/manifest.json" in kept.read_bytes()
+
+
+@pytest.mark.slow
 def test_a_run_writes_none_down(server: str) -> None:
     """3, 5 and 6: config, checkpoints, metrics, ledger, W&B's file and logs, what is printed."""
     assert main(["index", f"http://{server}/query/a.tar?sig={TOKENS[2]}", "--out", "far"]) == 0
