@@ -72,7 +72,7 @@ COMMANDS = {
     "unpack": Command("mae_lightning.commands.unpack", "Make files of shards again", "Data"),
     "index": Command("mae_lightning.commands.index", "Write the manifest of shards made elsewhere", "Data"),
     "verify": Command("mae_lightning.commands.verify", "Check shards against their manifest, every byte", "Data"),
-    "bench": Command("mae_lightning.cli.bench", "Measure how fast data comes, and where the time goes", "Data"),
+    "bench": Command("mae_lightning.cli.bench", "Measure how fast data and training steps are", "Data"),
     "doctor": Command(
         "mae_lightning.cli.doctor",
         "Look at everything that a long run needs, on every rank, within a minute",

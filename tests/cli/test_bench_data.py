@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from image_making import class_images, picture, write_files
 
-from mae_lightning.cli.bench import _copied
+from mae_lightning.cli.bench_data import _copied
 from mae_lightning.data import ShardDataModule
 from mae_lightning.data import benchmark as bench
 from mae_lightning.data.benchmark import STAGES, Cost, Official, Ours, measure, pixel_difference, write_image_folder
@@ -114,7 +114,7 @@ def test_intervals_are_the_order_statistics_of_the_sign_test(rounds: int, low: i
 
 MISTAKES = {
     "data": "nothing to measure: give --config RECIPE or --data SOURCE",
-    "model": "bench: argument what: invalid choice: 'model'",
+    "model": "bench: argument {data,step}: invalid choice: 'model'",
     "data --data photos --rounds 6": "--rounds 6: an interval of 95 % takes at least 7",
     "data --config no/such": "config 'no/such' is neither a file nor a shipped config",
 }

@@ -40,15 +40,15 @@ def gradients(model: MaskedAutoencoder) -> list[torch.Tensor]:
 def test_activations_that_are_computed_again_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, again = small(), small()
     calls = 0
-    attention = type(again.encoder.blocks[0].attn)
-    forward = attention.forward
+    mlp = type(again.encoder.blocks[0].mlp)
+    forward = mlp.forward
 
     def counted(*arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         return forward(*arguments, **options)
 
-    monkeypatch.setattr(attention, "forward", counted)
+    monkeypatch.setattr(mlp, "forward", counted)
     ActivationCheckpointing().setup(MagicMock(spec=Trainer), Task(again), "fit")
     assert list(again.state_dict()) == list(plain.state_dict())
     found = gradients(again)

@@ -123,8 +123,14 @@ def test_plain_ways_are_other_computations() -> None:
 
 @pytest.mark.parametrize(
     "way",
-    [Way(precision="fp32"), Way(precision="bf16"), Way(precision="fp16"), Way("huggingface", "fp32", fused=False)]
-    + [Way("huggingface", "bf16", fused=False, explicit=True, waits=True), Way(plain="input"), Way(compiled="none")],
+    [
+        Way(precision="fp32"),
+        Way(precision="bf16"),
+        Way(precision="fp16"),
+        Way(plain="input"),
+        Way("huggingface", "fp32", fused=False),
+        Way("huggingface", "bf16", fused=False, explicit=True, waits=True),
+    ],
 )
 def test_every_way_trains(way: Way) -> None:
     contender = Contender(Candidate("", tiny, way), CPU)
@@ -179,8 +185,8 @@ def test_what_cannot_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         with_peers("m", other, "bf16", ["none"], "cpu")
     with pytest.raises(ValueError, match=r"^--techniques: the plain ways are those of the paper's"):
         techniques("m", other, "bf16", ["none"])
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"^--compare needs transformers, which is not installed: pip install transf"):
+    monkeypatch.setitem(peers.PACKAGES, "huggingface", "no-such-package")
+    with pytest.raises(ValueError, match=r"^--compare needs no-such-package, which is not installed: pip install no-"):
         with_peers("m", tiny, "bf16", ["none"], "cpu")
 
 
@@ -218,3 +224,18 @@ def test_rates_are_positive_and_the_status_is_read() -> None:
     assert rates.REPEATS["cpu"] == 2
     assert memory._status("VmHWM") >= memory._status("VmRSS") > 2**20
     assert figures.device_name(CPU).endswith(f", {torch.get_num_threads()} threads")
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_process_of_its_own() -> None:
+    """At least fp32 weights and both moments; more images take more; another's package itself does not count."""
+    model = partial(comparisons.named_model, "tiny/16", 64)
+    parameters = sum(parameter.numel() for parameter in model("meta").parameters())
+    few, many = (memory.peak_of_process(Candidate("", model, Way()), count) for count in (2, 64))
+    theirs = memory.peak_of_process(Candidate("", model, Way("huggingface", "fp32", fused=False)), 2)
+    assert few is not None
+    assert many is not None
+    assert theirs is not None
+    assert 12 * parameters < few < 12 * parameters + 600e6
+    assert many > few + 60e6
+    assert theirs == pytest.approx(few, rel=0.5)

@@ -152,3 +152,8 @@ def test_held_out_figures_of_tokens_leave_out_what_is_not_defined(tmp_path):
     figures = metrics.compute()
     assert figures.keys() == {"loss", "loss_zero"}
     assert float(figures["loss_zero"]) == pytest.approx(math.log(7), rel=1e-5)
+
+
+def test_images_of_one_colour_have_no_predictor_to_beat():
+    assert task().results({"val/loss": 0.0, "val/loss_zero": 0.0}) == {}
+    assert task().results({"val/loss": 1.0, "val/loss_zero": 2.0}) == {"loss / best trivial predictor": "0.500"}

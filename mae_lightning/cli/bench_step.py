@@ -1,0 +1,207 @@
+"""``bench step``: how fast a training step is, and where the time goes."""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from mae_lightning.planning.benchmark.comparisons import Comparison
+    from mae_lightning.planning.benchmark.figures import Table
+    from mae_lightning.planning.benchmark.ways import Build
+    from mae_lightning.tasks import MaskedPretraining
+
+MIN_ROUNDS = 7
+PRECISIONS, COMPILED = ("fp32", "bf16", "fp16"), ("none", "blocks", "whole", "graphs")
+BATCH_SIZES = {"cpu": [8], "cuda": [256]}
+DRAWN = (".png", ".svg")
+
+EPILOG = """\
+A step is what fit does with a batch: the copy to the device, normalisation, masks, loss, gradients and AdamW, on fresh
+noise in bytes; logging is left out. All contenders take turns in every round, after a few steps that warm up, and each
+ratio is the median of the rounds' own ratios. Others get images that the host has normalised beforehand, as their input
+does, and AdamW with torch's foreach, as the official code had it at best.
+
+Rates of the device are measured between the turns: a large matrix product in the step's precision, and a large copy.
+What a step moves is reckoned as if every operation read its inputs from memory and wrote its results there, once each;
+caches save some of it, so that on a CPU its share of the copy rate can pass 100 %. Memory on a CPU is that of a process
+of its own, without what it had after its imports; on a GPU what torch had allocated at most.
+
+  mae-lightning bench step --encoder base/16 --compare --rounds 9
+  mae-lightning bench step --config imagenet/pretrain_base --batch-sizes 64,256 --compile none,blocks,whole
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds its options."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add(
+        "--config",
+        action="append",
+        default=[],
+        metavar="CONFIG",
+        help="recipe whose model is measured; more overlay it",
+    )
+    add("--encoder", metavar="NAMES", help="in place of a config, such as base/16,large/16,huge/14 (default: base/16)")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="without a config (default: 224)")
+    add("--batch-sizes", type=_counts, metavar="N,N", help="images a step (default: 8 on a CPU, 256 on a GPU)")
+    add("--precision", choices=PRECISIONS, default="bf16", help="of our step; weights are fp32 (default: bf16)")
+    add("--device", choices=tuple(BATCH_SIZES), help="(default: the GPU, where there is one)")
+    add(
+        "--compile",
+        type=_compiled,
+        default=["none"],
+        metavar="HOW,HOW",
+        help=f"of {', '.join(COMPILED)} (default: none)",
+    )
+    add("--rounds", type=int, default=9, metavar="N", help="at least 7 (default: 9)")
+    modes = parser.add_mutually_exclusive_group()
+    for mode, text in MODES.items():
+        modes.add_argument(mode, action="store_true", help=text)
+    add(
+        "--out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="keep figures (.json) or picture (.png, .svg)",
+    )
+
+
+MODES = {
+    "--compare": "against Hugging Face's ViTMAE, and lightly's where it is installed; on a GPU also the official way",
+    "--techniques": "each of our techniques against the plain way, one at a time",
+    "--table-2": "the paper's Table 2 again: mask tokens in the encoder, or not, and decoders of 8 blocks and 1",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, and prints a table."""
+    _check(args)
+    import torch
+
+    from mae_lightning.planning.benchmark.figures import compare, device_name
+    from mae_lightning.planning.benchmark.wording import lines_of
+
+    device = _device(args.device)
+    comparisons = _comparisons(args, device.type)
+    print(f"{device_name(device)}, torch {torch.__version__}")
+    tables = []
+    for comparison in comparisons:
+        for batch_size in args.batch_sizes or BATCH_SIZES[device.type]:
+            tables.append(compare(comparison, batch_size, args.rounds, device))
+            print("\n".join(["", *lines_of(tables[-1])]), flush=True)
+    for path in args.out:
+        _keep(tables, device, path)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.rounds < MIN_ROUNDS:
+        raise ValueError(f"--rounds {args.rounds}: an interval of 95 % takes at least {MIN_ROUNDS}")
+    if args.config and (args.encoder or args.table_2):
+        raise ValueError("--config has a model of its own: leave out --encoder and --table-2")
+    for path in args.out:
+        if path.suffix not in (".json", *DRAWN):
+            raise ValueError(f"--out {path}: figures are kept as .json, pictures as {' or '.join(DRAWN)}")
+
+
+def _device(name: str | None) -> "torch.device":
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _comparisons(args: argparse.Namespace, device: str) -> list["Comparison"]:
+    from mae_lightning.planning.benchmark import comparisons
+
+    if args.table_2:
+        encoders = (args.encoder or ",".join(comparisons.TABLE_2)).split(",")
+        return [comparisons.table_2(encoder, args.image_size, args.precision, args.compile[0]) for encoder in encoders]
+    found = []
+    for name, build in _models(args).items():
+        if args.compare:
+            found.append(comparisons.with_peers(name, build, args.precision, args.compile, device))
+        else:
+            of = comparisons.techniques if args.techniques else comparisons.alone
+            found.append(of(name, build, args.precision, args.compile))
+    return found
+
+
+def _models(args: argparse.Namespace) -> dict[str, "Build"]:
+    from mae_lightning.planning.benchmark.comparisons import named_model
+
+    if args.config:
+        return {"+".join(args.config): partial(configured_model, tuple(args.config))}
+    encoders = (args.encoder or "base/16").split(",")
+    return {encoder: partial(named_model, encoder, args.image_size) for encoder in encoders}
+
+
+def configured_model(configs: tuple[str, ...], device: str) -> "MaskedPretraining":
+    """The model of a recipe, whose data need not be here.
+
+    Raises:
+        ValueError: It is not one of masked pretraining.
+    """
+    from mae_lightning.cli.configured import read_configured
+    from mae_lightning.cli.quiet import hush
+    from mae_lightning.tasks import MaskedPretraining
+
+    hush()
+    configured = read_configured([f"--config={name}" for name in configs])
+    try:
+        data: object = configured.build_data()
+    except FileNotFoundError:
+        data = _without_data(configured.data, configured.seed)
+    task = configured.build_model(data, device)
+    if not isinstance(task, MaskedPretraining):
+        raise ValueError(f"bench step measures masked pretraining, and the config's model is {type(task).__name__}")
+    return task
+
+
+def _without_data(settings: dict[str, Any], seed: int) -> SimpleNamespace:
+    """What a model takes from data, as far as the config says it; three channels, and as many classes as ImageNet."""
+    if "image_size" not in settings:
+        raise ValueError("bench step needs data.init_args.image_size, as ShardDataModule has it")
+    size = settings["image_size"]
+    return SimpleNamespace(
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        num_channels=settings.get("num_channels") or 3,
+        num_classes=1000,
+        class_names=None,
+        global_batch_size=settings["global_batch_size"],
+        seed=seed,
+    )
+
+
+def _keep(tables: list["Table"], device: "torch.device", path: Path) -> None:
+    from mae_lightning.planning.benchmark.figures import device_name, plain_figures
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(plain_figures(tables, device), indent=1) + "\n")
+        return
+    from mae_lightning.planning.benchmark.picture import write
+
+    write(tables, device_name(device), path)
+
+
+def _counts(text: str) -> list[int]:
+    sizes = [int(part) for part in text.split(",")]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text} has a size less than 1")
+    return sizes
+
+
+def _compiled(text: str) -> list[str]:
+    ways = text.split(",")
+    if not set(ways) <= set(COMPILED):
+        raise argparse.ArgumentTypeError(f"{text} is not of {', '.join(COMPILED)}")
+    return ways
