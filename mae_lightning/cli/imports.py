@@ -11,6 +11,10 @@ DENIED = ("lightning.pytorch.cli", "torch.hub", "torch.load", "torch.serializati
 """These run code by their nature, inside packages that are allowed."""
 
 
+_once_allowed: set[str] = set()
+"""Packages of the user's that an earlier policy of this process let in; jsonargparse only ever adds."""
+
+
 class ImportPolicy:
     """Lets configs name classes of the known libraries and of some packages of the user's, and nothing else.
 
@@ -35,8 +39,10 @@ class ImportPolicy:
         folder = str(Path.cwd())
         if self.packages and folder not in sys.path:
             sys.path.append(folder)
+        denied = [path for path, permitted in self.verdicts.items() if not permitted]
         set_parsing_settings(
-            import_path_denylist=["*", *(path for path, permitted in self.verdicts.items() if not permitted)],
+            import_path_denylist=["*", *denied, *(_once_allowed - self.verdicts.keys())],
             import_path_allowlist=[path for path, permitted in self.verdicts.items() if permitted],
             instantiate_subclass_spec_in_any=False,
         )
+        _once_allowed.update(self.packages)

@@ -50,7 +50,8 @@ def test_plan_and_sweep_take_it(cli: Callable, here: Path, monkeypatch: pytest.M
     monkeypatch.setattr("sys.path", list(sys.path))
     (here / "my_masks.py").write_text(SPIRAL)
     (here / "spiral.yaml").write_text(OVERLAY)
-    words = ("plan", "--config=quickstart/pretrain", "--config=spiral.yaml", "--gpu=h100")
+    tiny = "--model.init_args.encoder={dim: 8, depth: 1, num_heads: 1, patch_size: 4}"
+    words = ("plan", "--config=quickstart/pretrain", "--config=spiral.yaml", "--gpu=h100", tiny)
     assert "configs may not name my_masks.SpiralMasking" in cli(*words).err
     outcome = cli("--allow-import", "my_masks", *words)
     assert outcome.code == 0, outcome.err

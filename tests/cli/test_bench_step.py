@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mae_lightning.cli.bench_step import configured_model
-from mae_lightning.models import step_flops
+from mae_lightning.models import TransformerDecoder, step_flops
 from mae_lightning.planning.benchmark import rates, rounds
 from mae_lightning.planning.benchmark.contender import PARTS
 
@@ -18,7 +19,9 @@ def test_against_hugging_face(cli: Callable, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(rounds, "TURN_SECONDS", 0.0)
     monkeypatch.setattr("mae_lightning.planning.benchmark.comparisons.PEER_TITLES", {"huggingface": "Hugging Face"})
     monkeypatch.setattr("mae_lightning.planning.benchmark.figures.peak_of_process", lambda candidate, batch_size: 2**30)
-    where = ["--device=cpu", "--encoder=tiny/16", "--image-size=32", "--batch-sizes=4", "--precision=fp32"]
+    small = partial(TransformerDecoder, dim=16, num_heads=2)
+    monkeypatch.setattr("mae_lightning.planning.benchmark.comparisons.TransformerDecoder", small)
+    where = ["--device=cpu", "--encoder=nano/4", "--image-size=16", "--batch-sizes=4", "--precision=fp32"]
     outcome = cli("bench", "step", *where, "--compare", "--rounds=7", "--out=kept/step.json", "--out=kept/step.png")
     assert outcome.code == 0, outcome.err
     figures = json.loads(Path("kept/step.json").read_text())
@@ -27,7 +30,7 @@ def test_against_hugging_face(cli: Callable, monkeypatch: pytest.MonkeyPatch) ->
     (table,) = figures["tables"]
     titles = ["ours, fp32", "Hugging Face, fp32", "Hugging Face, bf16"]
     assert [row["title"] for row in table["rows"]] == titles
-    assert (table["model"], table["batch_size"], table["rounds"]) == ("tiny/16", 4, 7)
+    assert (table["model"], table["batch_size"], table["rounds"]) == ("nano/4", 4, 7)
     ours, theirs, _ = table["rows"]
     assert ours["peak_bytes"] == 2**30
     assert list(ours["parts"]) == list(theirs["parts"]) == [part for part in PARTS if part != "forward"]
