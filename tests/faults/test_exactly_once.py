@@ -152,7 +152,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory):
 
 
 def seldom(shape: str, seed: int) -> bool:
-    return (shape, seed) not in {("one process", 0), ("two processes, two workers", 1)}
+    return (shape, seed) != ("two processes, two workers", 1)
 
 
 CASES = [
