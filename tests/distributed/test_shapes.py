@@ -85,6 +85,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     return figures(folder, "train/loss")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_any_shape(alone: dict[int, float], tmp_path: Path) -> None:
     """Stopped four times: one process, sharded, DDP, gathered, one process; the losses of the run that never was."""
     for name in ("one", "sharded", "ddp", "full"):
