@@ -21,6 +21,7 @@ SHORT = [
     "--trainer.max_epochs=1",
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",
+    "--trainer.check_val_every_n_epoch=1",
     "--model.init_args.warmup_epochs=0",
 ]
 IS_FULL = os.environ.get("MAE_LIGHTNING_WALK") == "full"
