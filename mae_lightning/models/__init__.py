@@ -1,5 +1,6 @@
 """Masked models in plain torch and timm: masking, patches, targets, masked, encoder, decoder, mae, swin, simmim."""
 
+from mae_lightning.models.attention import Attention, fuse_attention
 from mae_lightning.models.blocks import repeated_blocks
 from mae_lightning.models.classifier import Classifier, Pool, build_classifier, has_drop_path, no_weight_decay
 from mae_lightning.models.cost import step_flops
@@ -36,6 +37,7 @@ __all__ = [
     "SIZES",
     "SWIN_SIZES",
     "AbsolutePixels",
+    "Attention",
     "BlockMasking",
     "BlockNorm",
     "Classifier",
@@ -69,6 +71,7 @@ __all__ = [
     "build_swin",
     "encode_visible",
     "explicit_size",
+    "fuse_attention",
     "gather_tokens",
     "has_drop_path",
     "is_swin",

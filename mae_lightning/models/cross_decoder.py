@@ -1,12 +1,12 @@
 """A decoder by cross-attention alone (CrossMAE: Fu et al. 2024, arXiv 2401.14391)."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from timm.layers.mlp import Mlp
 from timm.layers.norm import LayerNorm
 from torch import Tensor, nn
 
+from mae_lightning.models.attention import attend
 from mae_lightning.models.decoder import Decoder
 from mae_lightning.models.initialization import init_linear_layers
 from mae_lightning.models.masking import PatchMask, some_masked
@@ -82,6 +82,8 @@ class CrossBlock(nn.Module):
         mlp_ratio: Hidden channels of the MLP over ``dim``.
     """
 
+    by_images: bool = True
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -95,7 +97,7 @@ class CrossBlock(nn.Module):
         """The tokens, having read the context."""
         query = self.query(self.norm1(tokens)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        read = attend(query, key, value, by_images=self.by_images).transpose(1, 2).flatten(2)
         tokens = tokens + self.proj(read)
         result: Tensor = tokens + self.mlp(self.norm2(tokens))
         return result

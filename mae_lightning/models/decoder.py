@@ -1,15 +1,16 @@
 """Decoders: from features of visible patches to features of masked ones."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from mae_lightning.models.attention import Attention, attend
 from mae_lightning.models.initialization import init_linear_layers
 from mae_lightning.models.masking import PatchMask
 
@@ -68,8 +69,8 @@ class TransformerDecoder(Decoder):
         if dim % num_heads:
             raise ValueError(f"a decoder of width {dim} cannot be split into {num_heads} heads; use a multiple of it")
         self.depth, self.dim, self.num_heads, self.mlp_ratio = depth, dim, num_heads, mlp_ratio
-        blocks = (DecoderBlock(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
-        self.blocks = nn.Sequential(*blocks)
+        block = partial(DecoderBlock, qkv_bias=True, norm_layer=LayerNorm, attn_layer=Attention)
+        self.blocks = nn.Sequential(*(block(dim, num_heads, mlp_ratio) for _ in range(depth)))
         self.norm = LayerNorm(dim)
         init_linear_layers(self)
 
@@ -114,7 +115,7 @@ class DecoderBlock(Block):
         attention: Any = self.attn
         parts = attention.qkv(self.norm1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind()
-        read = F.scaled_dot_product_attention(query[:, :, -num_queries:], key, value).transpose(1, 2).flatten(2)
-        asked = x[:, -num_queries:] + attention.proj(read)
+        read = attend(query[:, :, -num_queries:], key, value, by_images=attention.by_images)
+        asked = x[:, -num_queries:] + attention.proj(read.transpose(1, 2).flatten(2))
         result: Tensor = asked + self.mlp(self.norm2(asked))
         return result

@@ -15,6 +15,7 @@ from timm.models import checkpoint_seq, model_entrypoint
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mae_lightning.models.attention import Attention
 from mae_lightning.models.initialization import TOKEN_STD, init_as_linear, init_linear_layers
 from mae_lightning.models.masking import gather_tokens
 from mae_lightning.models.patches import patch_grid, patchify
@@ -150,6 +151,7 @@ def _sized_builder(size: ViTSize) -> tuple[Callable[..., VisionTransformer], tup
         mlp_ratio=size.mlp_ratio,
         class_token=size.class_token,
         reg_tokens=size.num_registers,
+        attn_layer=Attention,
     )
     return build, size.patch_height_width
 

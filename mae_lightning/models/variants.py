@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers.attention import Attention
+from timm.layers import attention as timm_attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mae_lightning.models.attention import Attention
 from mae_lightning.models.initialization import TOKEN_STD
 from mae_lightning.models.positions import raster_sincos_positions, sincos_positions
 
@@ -126,7 +127,7 @@ class RelativeAttention(nn.Module):
         num_prefix: Class and register tokens before them.
     """
 
-    def __init__(self, attention: Attention, num_patches: int, num_prefix: int) -> None:
+    def __init__(self, attention: timm_attention.Attention, num_patches: int, num_prefix: int) -> None:
         super().__init__()
         self.num_heads, self.head_dim, self.num_prefix = attention.num_heads, attention.head_dim, num_prefix
         self.qkv, self.proj = attention.qkv, attention.proj
@@ -208,7 +209,8 @@ def _is_plain(attention: nn.Module) -> bool:
     """Whether it is softmax(Q K^T / sqrt d) V of several heads and nothing else."""
     extras = ("q_norm", "k_norm", "norm")
     return (
-        type(attention) is Attention
+        isinstance(attention, timm_attention.Attention)
+        and type(attention) in (Attention, timm_attention.Attention)
         and attention.gate is None
         and all(isinstance(getattr(attention, name), nn.Identity) for name in extras)
     )

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mae_lightning.models import PatchMask, repeated_blocks
+from mae_lightning.models import PatchMask, fuse_attention, repeated_blocks
 from mae_lightning.planning.hardware import Precision
 from mae_lightning.tasks import Classification, MaskedPretraining, Task, TokenizerTraining
 
@@ -91,6 +91,7 @@ def count_step(task: Task, image_size: tuple[int, int], num_channels: int, preci
         ValueError: The task is of a kind whose step is not known here.
     """
     task = deepcopy(task).train().to("meta")
+    fuse_attention(task)
     if precision.weight_bytes == 2:
         task.to(torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True):

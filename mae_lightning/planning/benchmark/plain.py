@@ -4,10 +4,17 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
-from timm.layers.attention import Attention
 from torch import Tensor
 
-from mae_lightning.models import Decoder, MaskedAutoencoder, MaskedOutput, PatchMask, gather_tokens
+from mae_lightning.models import (
+    Attention,
+    Decoder,
+    MaskedAutoencoder,
+    MaskedOutput,
+    PatchMask,
+    fuse_attention,
+    gather_tokens,
+)
 from mae_lightning.models.encoder import encode_tokens
 from mae_lightning.planning.benchmark.ways import Plain
 
@@ -20,7 +27,8 @@ def make_plain(model: MaskedAutoencoder, plain: Plain) -> None:
         plain: ``embed``: all patches by the convolution, of which the visible ones are taken. ``queries``: the last
             decoder block computes the visible tokens too. ``order``: and the decoder's tokens stand in the patches'
             order. ``head``: and all patches are predicted and compared, of which the masked ones count. ``attention``:
-            written out. ``input``: see :class:`Way`.
+            written out for the whole batch. ``fused``: by torch's kernel, also where ours is another. ``input``: see
+            :class:`Way`.
     """
     if plain in ("queries", "order", "head"):
         model.decoder.of_masked = partial(Decoder.of_masked, model.decoder)  # type: ignore[method-assign]
@@ -28,6 +36,8 @@ def make_plain(model: MaskedAutoencoder, plain: Plain) -> None:
         for module in model.modules():
             if isinstance(module, Attention):
                 module.fused_attn = False  # type: ignore[misc]
+    if plain == "fused":
+        fuse_attention(model)
     classes = {"embed": _EmbedsAll, "order": _PutsBack, "head": _PredictsAll}
     if plain in classes:
         model.__class__ = classes[plain]

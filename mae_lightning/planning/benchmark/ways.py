@@ -16,7 +16,7 @@ Compiled = Literal["none", "blocks", "whole", "graphs"]
 COMPILED: tuple[Compiled, ...] = ("none", "blocks", "whole", "graphs")
 """By torch.compile: nothing, each block, the model, the model with CUDA graphs."""
 
-Plain = Literal["", "embed", "order", "head", "queries", "attention", "input"]
+Plain = Literal["", "embed", "order", "head", "queries", "attention", "fused", "input"]
 """What is done the plain way: nothing; or see :mod:`mae_lightning.planning.benchmark.plain`."""
 
 Build = Callable[[str], MaskedPretraining]

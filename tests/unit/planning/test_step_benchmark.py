@@ -97,7 +97,7 @@ def test_contenders_take_turns_on_the_same_noise(monkeypatch: pytest.MonkeyPatch
     assert not torch.equal(seen[0][1], seen[3][1])
 
 
-@pytest.mark.parametrize("plain", ["embed", "order", "head", "queries", "attention"])
+@pytest.mark.parametrize("plain", ["embed", "order", "head", "queries", "attention", "fused"])
 def test_plain_ways_give_the_same_loss_and_gradients(plain: str) -> None:
     fast = tiny("cpu", target=NormalizedPixels()).model.double()
     slow = copy.deepcopy(fast)
@@ -175,7 +175,7 @@ def test_what_is_compared() -> None:
     assert (official.precision, official.explicit, official.waits, official.fused) == ("fp16", True, True, False)
     assert len(comparison.pairs) == 2 * (len(comparison.candidates) - 2)
     one_by_one = techniques("m", tiny, "bf16", ["none"])
-    assert len(one_by_one.pairs) == len(one_by_one.candidates) - 1 == 8
+    assert len(one_by_one.pairs) == len(one_by_one.candidates) - 1 == 9
     assert {pair.slow for pair in one_by_one.pairs} == {one.title for one in one_by_one.candidates[1:]}
 
 

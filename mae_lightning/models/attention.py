@@ -1,0 +1,74 @@
+"""Attention, by the kernel that is fastest where it runs."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.layers import attention as timm_attention
+from torch import Tensor, nn
+
+CACHED_BYTES = 2**21
+"""Of attention weights that are made at once on a CPU, so that they stay in its cache until they are used."""
+
+
+class Attention(timm_attention.Attention):
+    """timm's attention, with :func:`attend` in place of torch's kernel.
+
+    Attributes:
+        by_images: Whether that may be another than torch's; see :func:`fuse_attention`.
+    """
+
+    by_images: bool = True
+
+    def forward(
+        self, x: Float[Tensor, "batch token dim"], attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Float[Tensor, "batch token dim"]:
+        """Tokens after attention."""
+        drops = self.training and self.attn_drop.p > 0
+        if not self.fused_attn or attn_mask is not None or is_causal or drops:
+            tokens: Tensor = super().forward(x, attn_mask, is_causal)
+            return tokens
+        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        read = attend(self.q_norm(query), self.k_norm(key), value, by_images=self.by_images)
+        read = self.norm(read.transpose(1, 2).flatten(2))
+        if self.gate is not None:
+            read = read * self.gate(x).sigmoid()
+        result: Tensor = self.proj_drop(self.proj(read))
+        return result
+
+
+def attend(
+    query: Float[Tensor, "batch head asked channel"],
+    key: Float[Tensor, "batch head token channel"],
+    value: Float[Tensor, "batch head token channel"],
+    *,
+    by_images: bool = True,
+) -> Float[Tensor, "batch head asked channel"]:
+    """softmax(Q K^T / sqrt(d)) V: torch's fused kernel, but a few images at a time written out on a CPU in 16 bits.
+
+    There torch's kernel (2.15) takes two to five times as long, most of it in the backward pass; ``bench step
+    --techniques`` measures it. In other precisions, and on a GPU, the fused kernel is the faster one.
+    """
+    if not by_images or query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
+        return F.scaled_dot_product_attention(query, key, value)
+    weights_bytes = query.shape[1] * query.shape[2] * key.shape[2] * query.element_size()
+    images = max(1, CACHED_BYTES // weights_bytes)
+    parts = zip(*(torch.split(part, images) for part in (query, key, value)), strict=True)
+    return torch.cat([written_out(*part) for part in parts])
+
+
+def fuse_attention(model: nn.Module) -> None:
+    """Lets all attention of a model be torch's fused kernel, as it is on a GPU, wherever and in whatever it runs."""
+    for module in model.modules():
+        if hasattr(module, "by_images"):
+            module.by_images = False  # type: ignore[assignment]
+
+
+def written_out(
+    query: Float[Tensor, "batch head asked channel"],
+    key: Float[Tensor, "batch head token channel"],
+    value: Float[Tensor, "batch head token channel"],
+) -> Float[Tensor, "batch head asked channel"]:
+    """The same by two products and a softmax."""
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    read: Tensor = scores.softmax(dim=-1) @ value
+    return read
