@@ -58,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _data(args: argparse.Namespace) -> "ShardDataModule":
     from mae_lightning.cli.configured import read_configured
+    from mae_lightning.cli.imports import ImportPolicy
     from mae_lightning.data import ShardDataModule
 
     if not args.config:
         return ShardDataModule(train=args.data, image_size=args.image_size)
     replaced = [f"--data.init_args.train={args.data}", "--data.init_args.val=null"] if args.data else []
-    found = read_configured([*(f"--config={name}" for name in args.config), *replaced]).build_data()
+    arguments = [*(f"--config={name}" for name in args.config), *replaced]
+    found = read_configured(arguments, ImportPolicy(args.allowed_imports)).build_data()
     if not isinstance(found, ShardDataModule):
         raise ValueError(f"bench measures ShardDataModule, and the config's data is {type(found).__name__}")
     return found

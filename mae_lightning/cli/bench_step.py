@@ -139,23 +139,24 @@ def _models(args: argparse.Namespace) -> dict[str, "Build"]:
     from mae_lightning.planning.benchmark.comparisons import named_model
 
     if args.config:
-        return {"+".join(args.config): partial(configured_model, tuple(args.config))}
+        return {"+".join(args.config): partial(configured_model, tuple(args.config), tuple(args.allowed_imports))}
     encoders = (args.encoder or "base/16").split(",")
     return {encoder: partial(named_model, encoder, args.image_size) for encoder in encoders}
 
 
-def configured_model(configs: tuple[str, ...], device: str) -> "MaskedPretraining":
+def configured_model(configs: tuple[str, ...], allowed_imports: tuple[str, ...], device: str) -> "MaskedPretraining":
     """The model of a recipe, whose data need not be here.
 
     Raises:
         ValueError: It is not one of masked pretraining.
     """
     from mae_lightning.cli.configured import read_configured
+    from mae_lightning.cli.imports import ImportPolicy
     from mae_lightning.cli.quiet import hush
     from mae_lightning.tasks import MaskedPretraining
 
     hush()
-    configured = read_configured([f"--config={name}" for name in configs])
+    configured = read_configured([f"--config={name}" for name in configs], ImportPolicy(allowed_imports))
     try:
         data: object = configured.build_data()
     except FileNotFoundError:

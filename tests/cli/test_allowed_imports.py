@@ -8,6 +8,8 @@ import pytest
 
 from mae_lightning.cli.arguments import take_allowed_imports
 from mae_lightning.cli.imports import ImportPolicy
+from mae_lightning.data import ShardDataModule
+from mae_lightning.planning.benchmark.comparisons import Comparison
 
 SPIRAL = '''
 import torch
@@ -59,6 +61,30 @@ def test_plan_and_sweep_take_it(cli: Callable, here: Path, monkeypatch: pytest.M
     commands = cli("--allow-import", "my_masks", "sweep", "sweeps/quickstart/table_1c", "--dry-run").out.splitlines()
     assert len(commands) == 4
     assert all("--all.allow-import=my_masks" in command for command in commands)
+
+
+def test_bench_takes_it(cli: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (here / "my_masks.py").write_text(SPIRAL)
+    (here / "spiral.yaml").write_text(OVERLAY)
+    reached: list[str] = []
+
+    def build_only(comparison: Comparison, *_: object) -> None:
+        reached.append(type(comparison.build("meta").sampler).__name__)
+        raise RuntimeError("enough")
+
+    def read_only(args: object, data: ShardDataModule, folder: Path) -> None:
+        reached.append(type(data).__name__)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr("mae_lightning.planning.benchmark.figures.compare", build_only)
+    monkeypatch.setattr("mae_lightning.cli.bench_data._measure", read_only)
+    for what in (("step", "--device=cpu"), ("data",)):
+        words = ("bench", *what, "--config=quickstart/pretrain", "--config=spiral.yaml")
+        assert "configs may not name my_masks.SpiralMasking" in cli(*words).err
+        with pytest.raises(RuntimeError, match="enough"):
+            cli(*words, "--allow-import=my_masks")
+    assert reached == ["SpiralMasking", "ShardDataModule"]
 
 
 def test_without_permission_it_is_refused_and_not_imported(

@@ -43,7 +43,7 @@ def test_against_hugging_face(cli: Callable, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_model_of_a_config() -> None:
-    task = configured_model(("quickstart/pretrain",), "meta")
+    task = configured_model(("quickstart/pretrain",), (), "meta")
     assert (task.model.image_size, task.model.num_channels) == ((28, 28), 1)
     assert step_flops(task.model, task.num_kept) > 1e6
 
