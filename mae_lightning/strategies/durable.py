@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +11,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from mae_lightning.weights import is_sharded, read_checkpoint
+from mae_lightning.weights.files import remove
 
 KEPT_DIGESTS = 3
 """The file, the one before it, and the one that a crash between two renames may have left."""
@@ -154,13 +154,6 @@ def remove_leftovers(*folders: Path) -> None:
         for place in folder.glob(".?*") if folder.is_dir() else ():
             if place.suffix in TEMPORARY:
                 remove(place)
-
-
-def remove(place: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if place.is_dir():
-        shutil.rmtree(place)
-    place.unlink(missing_ok=True)
 
 
 def _digests_of(path: Path) -> Path:

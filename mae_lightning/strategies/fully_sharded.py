@@ -21,8 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.optim import Optimizer
 
-from mae_lightning.strategies.durable import digest_of, remove, seal_folder, take_name, temporary_of
+from mae_lightning.strategies.durable import digest_of, seal_folder, take_name, temporary_of
 from mae_lightning.weights import is_sharded
+from mae_lightning.weights.files import remove
 from mae_lightning.weights.sharded import OPTIMIZER, REST, TABLE, by_number, load_shards, read_rest
 
 

@@ -89,8 +89,7 @@ def encoder_of(card: CheckpointCard) -> str | ViTSize | SwinSize:
     """The encoder as models take it."""
     if isinstance(card.encoder, str):
         return card.encoder
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in card.encoder.items()}
-    return explicit_size(plain)
+    return explicit_size(card.encoder)
 
 
 def holding(weights: Weights) -> str:

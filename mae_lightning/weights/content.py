@@ -1,7 +1,8 @@
 """What a file of weights holds, whatever its format: the one shape that every format is read into and written from."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -138,7 +139,7 @@ def size_from_shapes(weights: Weights, num_heads: int | None = None) -> ViTSize:
         raise ValueError(f"{weights.source} does not say how many attention heads its width {dim} has; add --num-heads")
     return ViTSize(
         dim,
-        depth=_depth(state, "blocks."),
+        depth=count_blocks(state, "blocks"),
         num_heads=heads,
         patch_size=(patch[0], patch[1]),
         mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
@@ -179,7 +180,7 @@ def _moments(weights: Weights, said: Said) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _decoder(weights: Weights, num_heads: int | None) -> TransformerDecoder:
-    dim, depth = weights.decoder["decoder_embed.weight"].shape[0], _depth(weights.decoder, "decoder.blocks.")
+    dim, depth = weights.decoder["decoder_embed.weight"].shape[0], count_blocks(weights.decoder, "decoder.blocks")
     heads = num_heads or OFFICIAL_DECODER.get(dim)
     if heads is None:
         raise ValueError(
@@ -201,8 +202,7 @@ def _classifier(weights: Weights) -> dict[str, object]:
     return {"num_classes": len(linear), "pool": pool, "norm_after_pool": after, "batch_norm": batch_norm}
 
 
-def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+def count_blocks(names: Iterable[str], prefix: str) -> int:
     """Blocks up to the highest index that occurs, so that a gap shows as missing keys."""
-    return max(
-        (int(name.removeprefix(prefix).split(".")[0]) + 1 for name in state if name.startswith(prefix)), default=0
-    )
+    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in names)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)

@@ -11,9 +11,18 @@ from mae_lightning.models import MaskedModel, PatchMask
 from mae_lightning.weights.building import build_masked, build_timm
 from mae_lightning.weights.card import CARD_KEY
 from mae_lightning.weights.content import Weights, completed
-from mae_lightning.weights.exported import Program, check_onnx, example, run_export, run_onnx, write_export, write_onnx
+from mae_lightning.weights.exported import (
+    Program,
+    check_onnx,
+    example,
+    output_names,
+    run_export,
+    run_onnx,
+    write_export,
+    write_onnx,
+)
 from mae_lightning.weights.files import write_safetensors, written_whole
-from mae_lightning.weights.huggingface import check_folder, write_folder
+from mae_lightning.weights.huggingface import architecture_of, check_folder, write_folder
 from mae_lightning.weights.official import official_state
 from mae_lightning.weights.opening import open_weights
 from mae_lightning.weights.timm_models import plain_head, timm_call, timm_model
@@ -163,9 +172,7 @@ def _use_timm(weights: Weights, out: Path) -> str:
 
 
 def _use_folder(weights: Weights, out: Path) -> str:
-    kind = (
-        "ViTMAEForPreTraining" if weights.has_decoder else "ViTForImageClassification" if weights.head else "ViTModel"
-    )
+    kind = architecture_of(weights)
     more = ", add_pooling_layer=False" if kind == "ViTModel" else ""
     return f"transformers.{kind}.from_pretrained('{out}'{more})"
 
@@ -173,7 +180,7 @@ def _use_folder(weights: Weights, out: Path) -> str:
 def _use_program(weights: Weights, out: Path) -> str:
     card = weights.known
     height, width = card.image_size
-    made = "logits" if weights.head else "tokens, feature"
+    made = ", ".join(output_names(weights))
     return f"images (batch, {card.num_channels}, {height}, {width}) in 0 to 1, normalised inside; out: {made}"
 
 
@@ -187,8 +194,7 @@ def _use_official(weights: Weights, out: Path) -> str:
 
 def _ran(run: Callable[[Path, Tensor], tuple[Tensor, ...]]) -> Callable[[Weights, Path], Outputs]:
     def read_back(weights: Weights, path: Path) -> Outputs:
-        names = ("logits",) if weights.head else ("tokens", "feature")
-        return dict(zip(names, run(path, example(weights, 3)), strict=True))
+        return dict(zip(output_names(weights), run(path, example(weights, 3)), strict=True))
 
     return read_back
 

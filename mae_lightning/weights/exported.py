@@ -32,13 +32,18 @@ class Program(nn.Module):
         super().__init__()
         self.normalize = Normalization(weights.known.mean, weights.known.std)
         self.model = build_timm(weights)
-        self.outputs = ("logits",) if weights.head else ("tokens", "feature")
+        self.outputs = output_names(weights)
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Outputs:
         """The outputs in their order; images are in 0 to 1."""
         tokens: Tensor = self.model.forward_features(self.normalize(images))
         last: Tensor = self.model.forward_head(tokens)
         return (last,) if self.outputs == ("logits",) else (tokens, last)
+
+
+def output_names(weights: Weights) -> tuple[str, ...]:
+    """What a program gives, in its order."""
+    return ("logits",) if weights.head else ("tokens", "feature")
 
 
 def check_onnx(weights: Weights) -> None:

@@ -84,14 +84,14 @@ def written_whole(out: Path) -> Iterator[Path]:
         raise ValueError(f"{out} is already there; nothing is overwritten, name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".writing.{out.name}")
-    _remove(temporary)
+    remove(temporary)
     try:
         yield temporary
         for file in [temporary] if temporary.is_file() else temporary.iterdir():
             _flush(file)
         temporary.replace(out)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _flush(path: Path) -> None:
@@ -99,7 +99,8 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)

@@ -144,6 +144,13 @@ def write_folder(weights: Weights, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def architecture_of(weights: Weights) -> str:
+    """The class of transformers that such a folder is loaded by."""
+    if weights.has_decoder:
+        return "ViTMAEForPreTraining"
+    return "ViTForImageClassification" if weights.head else "ViTModel"
+
+
 def _our_name(theirs: str) -> str:
     match = BLOCK.fullmatch(theirs)
     if match is not None:
@@ -206,13 +213,7 @@ def _config(weights: Weights) -> dict[str, Any]:
     height, width = size.patch_height_width
     kind = "vit_mae" if weights.has_decoder else "vit"
     config: dict[str, Any] = {
-        "architectures": [
-            "ViTMAEForPreTraining"
-            if weights.has_decoder
-            else "ViTForImageClassification"
-            if weights.head
-            else "ViTModel"
-        ],
+        "architectures": [architecture_of(weights)],
         "model_type": kind,
         "hidden_size": size.dim,
         "num_hidden_layers": size.depth,

@@ -1,6 +1,5 @@
 """The official MAE checkpoints' names of tensors, and ours; values pass through unchanged."""
 
-import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mae_lightning.weights.building import holding
-from mae_lightning.weights.content import Weights
+from mae_lightning.weights.content import Weights, count_blocks
 
 _BLOCK = [
     f"{layer}.{kind}"
@@ -40,7 +39,8 @@ def from_official(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: Keys are missing or unexpected; all of them are named.
     """
     state: Mapping[str, Tensor] = checkpoint.get("model", checkpoint)
-    names = _official_to_ours(_depth(state, "blocks"), _depth(state, "decoder_blocks"), has_decoder=_has_decoder(state))
+    depth, decoder_depth = (count_blocks(state, blocks) for blocks in ("blocks", "decoder_blocks"))
+    names = _official_to_ours(depth, decoder_depth, has_decoder=_has_decoder(state))
     check_keys(state, names, "the official layout")
     return {ours: state[official] for official, ours in names.items()}
 
@@ -53,9 +53,8 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             decoder), or lacks some of its tensors; all of them are named.
     """
     has_decoder = any(not key.startswith("encoder.") for key in state)
-    official = _official_to_ours(
-        _depth(state, "encoder.blocks"), _depth(state, "decoder.blocks"), has_decoder=has_decoder
-    )
+    depth, decoder_depth = (count_blocks(state, blocks) for blocks in ("encoder.blocks", "decoder.blocks"))
+    official = _official_to_ours(depth, decoder_depth, has_decoder=has_decoder)
     names = {ours: name for name, ours in official.items()}
     check_keys(state, names, "the official layout, under this package's names")
     return {name: state[ours] for ours, name in names.items()}
@@ -74,7 +73,7 @@ def official_state(weights: Weights) -> dict[str, Tensor]:
     norm = "fc_norm" if "fc_norm.weight" in weights.encoder else "norm"
     stem = [name for name in _ENCODER if not name.startswith("norm.")] + [f"{norm}.weight", f"{norm}.bias"]
     state = {**weights.encoder, **weights.head}
-    expected = [*stem, *_block_keys("blocks", _depth(state, "blocks"))]
+    expected = [*stem, *_block_keys("blocks", count_blocks(state, "blocks"))]
     check_keys(state, [*expected, *(["head.weight", "head.bias"] if weights.head else [])], "the official layout")
     return state
 
@@ -92,12 +91,6 @@ def _official_to_ours(depth: int, decoder_depth: int, *, has_decoder: bool) -> d
 
 def _block_keys(prefix: str, depth: int) -> list[str]:
     return [f"{prefix}.{block}.{key}" for block in range(depth) for key in _BLOCK]
-
-
-def _depth(keys: Iterable[str], prefix: str) -> int:
-    """Blocks up to the highest index that occurs, so that a gap shows as missing keys."""
-    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", key) for key in keys)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _has_decoder(official: Iterable[str]) -> bool:

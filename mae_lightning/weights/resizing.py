@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
-import torch
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor
 
 from mae_lightning.models import ViTSize, patch_grid, sincos_positions
+from mae_lightning.models.positions import is_sincos
 from mae_lightning.weights.building import encoder_of
 from mae_lightning.weights.content import Weights, num_positions
 from mae_lightning.weights.timm_models import sizes_of
@@ -66,7 +66,7 @@ def fitting_positions(positions: Tensor, old: Size, new: Size) -> tuple[Tensor, 
     prefix = positions.shape[1] - old[0] * old[1]
     steps = f"from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
     dim = positions.shape[2]
-    if dim % 4 == 0 and torch.allclose(positions[0].float(), sincos_positions(old, dim, prefix), rtol=0, atol=1e-6):
+    if is_sincos(positions, old):
         return sincos_positions(new, dim, prefix).unsqueeze(0).to(positions.dtype), f"computed anew {steps} (sin-cos)"
     resampled = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=prefix)
     return resampled, f"resampled {steps} (learned)"
