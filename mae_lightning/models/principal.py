@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mae_lightning.models.masking import PatchMask
-from mae_lightning.models.targets import Target, check_mode
+from mae_lightning.models.targets import Target
 
 EIGENVALUE_EPS = 1e-6
 """Added to an eigenvalue before the square root, in the units of normalised pixels squared."""
@@ -87,17 +86,8 @@ class PatchPCA(Target):
         """The coefficients."""
         return (patches - self.mean) @ self.components.T / self._scale()
 
-    def to_pixels(
-        self,
-        prediction: Float[Tensor, "batch patch output"],
-        patches: Float[Tensor, "batch patch pixel"],
-        mask: PatchMask,
-        grid: tuple[int, int],
-        patch_size: tuple[int, int],
-        statistics: str = "visible",
-    ) -> Float[Tensor, "batch patch pixel"]:
+    def pixels_of(self, prediction: Float[Tensor, "batch patch output"]) -> Float[Tensor, "batch patch pixel"]:
         """The patch that has these coefficients, and none of the others."""
-        check_mode(self, statistics)
         return prediction * self._scale() @ self.components + self.mean
 
     def _scale(self) -> Float[Tensor, "output"]:

@@ -71,7 +71,22 @@ class Target(nn.Module, ABC):
         Raises:
             ValueError: There is no such way back.
         """
-        raise ValueError(f"{type(self).__name__} has no way from a prediction back to pixels, so it cannot be drawn")
+        self._check(statistics)
+        return self.pixels_of(prediction)
+
+    def pixels_of(self, prediction: Float[Tensor, "batch patch output"]) -> Float[Tensor, "batch patch pixel"]:
+        """The pixels that a prediction stands for, whatever it was made of; others override :meth:`to_pixels`."""
+        raise NotImplementedError
+
+    def _check(self, statistics: str) -> None:
+        """Refuses a way back to pixels that this target does not have."""
+        if not self.pixel_modes:
+            raise ValueError(
+                f"{type(self).__name__} has no way from a prediction back to pixels, so it cannot be drawn"
+            )
+        if statistics not in self.pixel_modes:
+            known = ", ".join(self.pixel_modes)
+            raise ValueError(f"{type(self).__name__} has no way back to pixels called '{statistics}'; it has {known}")
 
 
 class Pixels(Target):
@@ -87,17 +102,8 @@ class Pixels(Target):
         """The patches as they are."""
         return patches
 
-    def to_pixels(
-        self,
-        prediction: Float[Tensor, "batch patch output"],
-        patches: Float[Tensor, "batch patch pixel"],
-        mask: PatchMask,
-        grid: tuple[int, int],
-        patch_size: tuple[int, int],
-        statistics: str = "visible",
-    ) -> Float[Tensor, "batch patch pixel"]:
+    def pixels_of(self, prediction: Float[Tensor, "batch patch output"]) -> Float[Tensor, "batch patch pixel"]:
         """The prediction as it is."""
-        check_mode(self, statistics)
         return prediction
 
 
@@ -135,7 +141,7 @@ class NormalizedPixels(Target):
         The guess starts from the nearest visible patches and is moved until hidden patches meet their neighbours
         without a seam; see :func:`seamless_statistics`.
         """
-        check_mode(self, statistics)
+        self._check(statistics)
         mean, std = _statistics(patches)
         if statistics == "visible":
             weights = neighbour_weights(mask, grid).to(patches.dtype)
@@ -162,14 +168,3 @@ def _statistics(
 ) -> tuple[Float[Tensor, "batch patch 1"], Float[Tensor, "batch patch 1"]]:
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + VARIANCE_EPS).sqrt()
-
-
-def check_mode(target: Target, statistics: str) -> None:
-    """Refuses a way back to pixels that a target does not have.
-
-    Raises:
-        ValueError: It has no such way.
-    """
-    if statistics not in target.pixel_modes:
-        known = ", ".join(target.pixel_modes)
-        raise ValueError(f"{type(target).__name__} has no way back to pixels called '{statistics}'; it has {known}")
