@@ -27,13 +27,21 @@ class Attention(timm_attention.Attention):
         if not self.fused_attn or attn_mask is not None or is_causal or drops:
             tokens: Tensor = super().forward(x, attn_mask, is_causal)
             return tokens
-        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        query, key, value = split_heads(self.qkv(x), 3, self.num_heads)
         read = attend(self.q_norm(query), self.k_norm(key), value, by_images=self.by_images)
         read = self.norm(read.transpose(1, 2).flatten(2))
         if self.gate is not None:
             read = read * self.gate(x).sigmoid()
         result: Tensor = self.proj_drop(self.proj(read))
         return result
+
+
+def split_heads(
+    projected: Float[Tensor, "batch token channels"], parts: int, num_heads: int
+) -> tuple[Float[Tensor, "batch head token channel"], ...]:
+    """Queries, keys and values of each head, out of one projection to all of them."""
+    split: Tensor = projected.unflatten(2, (parts, num_heads, -1))  # type: ignore[no-untyped-call]
+    return split.permute(2, 0, 3, 1, 4).unbind()
 
 
 def attend(

@@ -20,6 +20,8 @@ Pool = Literal["mean", "class", "attentive"]
 
 POOLS = {"mean": "avg", "class": "token", "attentive": "map"}
 """timm's names of the ways from tokens to one feature."""
+BATCH_NORM_EPS = 1e-6
+"""Of the norm before the head, as in the official code."""
 
 
 def build_classifier(
@@ -112,12 +114,12 @@ def _has_class_token(build: Callable[..., VisionTransformer]) -> bool:
 
 
 def _set_head(model: Classifier, *, batch_norm: bool, std: float) -> None:
-    """A fresh linear head, behind a BatchNorm if asked for (eps 1e-6, as in the official code)."""
+    """A fresh linear head, behind a BatchNorm if asked for."""
     linear = head_of(model)
     if not isinstance(linear, nn.Linear):
         return
     nn.init.trunc_normal_(linear.weight, std=std)
     nn.init.zeros_(linear.bias)
     if batch_norm:
-        head = nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False, eps=1e-6), linear)
+        head = nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False, eps=BATCH_NORM_EPS), linear)
         model.set_submodule("head" if isinstance(model, VisionTransformer) else "head.fc", head)

@@ -6,7 +6,7 @@ from timm.layers.mlp import Mlp
 from timm.layers.norm import LayerNorm
 from torch import Tensor, nn
 
-from mae_lightning.models.attention import attend
+from mae_lightning.models.attention import attend, split_heads
 from mae_lightning.models.decoder import Decoder
 from mae_lightning.models.initialization import init_linear_layers
 from mae_lightning.models.masking import PatchMask, some_masked
@@ -95,8 +95,8 @@ class CrossBlock(nn.Module):
         self, tokens: Float[Tensor, "batch token dim"], context: Float[Tensor, "batch visible dim"]
     ) -> Float[Tensor, "batch token dim"]:
         """The tokens, having read the context."""
-        query = self.query(self.norm1(tokens)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        key, value = self.key_value(context).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        (query,) = split_heads(self.query(self.norm1(tokens)), 1, self.num_heads)
+        key, value = split_heads(self.key_value(context), 2, self.num_heads)
         read = attend(query, key, value, by_images=self.by_images).transpose(1, 2).flatten(2)
         tokens = tokens + self.proj(read)
         result: Tensor = tokens + self.mlp(self.norm2(tokens))

@@ -10,7 +10,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mae_lightning.models.attention import Attention, attend
+from mae_lightning.models.attention import Attention, attend, split_heads
 from mae_lightning.models.initialization import init_linear_layers
 from mae_lightning.models.masking import PatchMask
 
@@ -113,8 +113,7 @@ class DecoderBlock(Block):
         assert attn_mask is None
         assert not is_causal
         attention: Any = self.attn
-        parts = attention.qkv(self.norm1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind()
+        query, key, value = split_heads(attention.qkv(self.norm1(x)), 3, attention.num_heads)
         read = attend(query[:, :, -num_queries:], key, value, by_images=attention.by_images)
         asked = x[:, -num_queries:] + attention.proj(read.transpose(1, 2).flatten(2))
         result: Tensor = asked + self.mlp(self.norm2(asked))

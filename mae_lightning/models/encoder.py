@@ -123,7 +123,7 @@ def _stem(
     """Embedded patches with their positions, class and register tokens first: what the first block takes."""
     positions = encoder.pos_embed if positions is None else positions
     assert positions is not None
-    num_prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
+    num_prefix = num_prefix_positions(encoder)
     tokens = tokens + gather_tokens(positions[:, num_prefix:], places)
     prefix: list[Tensor] = [token for token in (encoder.cls_token, encoder.reg_token) if token is not None]
     if prefix:
@@ -132,6 +132,11 @@ def _stem(
         tokens = torch.cat([start.expand(len(tokens), -1, -1), tokens], dim=1)
     start_tokens: Tensor = encoder.norm_pre(encoder.pos_drop(tokens))
     return start_tokens
+
+
+def num_prefix_positions(encoder: VisionTransformer) -> int:
+    """How many class and register tokens have a position of their own."""
+    return 0 if encoder.no_embed_class else encoder.num_prefix_tokens
 
 
 def embed_patches(embedding: PatchEmbed, patches: Float[Tensor, "batch kept pixel"]) -> Float[Tensor, "batch kept dim"]:
@@ -206,6 +211,5 @@ def _init_encoder(encoder: VisionTransformer, grid: tuple[int, int]) -> None:
     for token in (encoder.cls_token, encoder.reg_token):
         if token is not None:
             nn.init.normal_(token, std=TOKEN_STD)
-    num_prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
-    positions = sincos_positions(grid, encoder.embed_dim, num_prefix)
+    positions = sincos_positions(grid, encoder.embed_dim, num_prefix_positions(encoder))
     encoder.pos_embed = nn.Parameter(positions.unsqueeze(0), requires_grad=False)

@@ -137,8 +137,7 @@ class MaskedAutoencoder(MaskedModel):
         positions = self._positions(self.decoder_pos_embed, grid)
         features = self._decode(self.decoder_embed(encoded), mask, predicted, positions)
         if self.loss_on == "all":
-            order = torch.cat([mask.kept, mask.masked], dim=1)
-            features = place_tokens(features[:, -mask.num_patches :], order, mask.num_patches)
+            features = place_tokens(features[:, -mask.num_patches :], mask.order, mask.num_patches)
         prediction: Tensor = self.decoder_pred(features)
         return prediction
 
@@ -165,8 +164,7 @@ class MaskedAutoencoder(MaskedModel):
         if self.mask_token_in_encoder == "bert":
             unchanged = embed_patches(self.encoder.patch_embed, gather_tokens(patches, mask.masked))
             hidden = _replaced(hidden, visible, unchanged, mask)
-        order = torch.cat([mask.kept, mask.masked], dim=1)
-        return encode_tokens(self.encoder, torch.cat([visible, hidden], dim=1), order, positions)
+        return encode_tokens(self.encoder, torch.cat([visible, hidden], dim=1), mask.order, positions)
 
     def _decode(
         self,
@@ -175,6 +173,20 @@ class MaskedAutoencoder(MaskedModel):
         predicted: Int64[Tensor, "batch predicted"],
         positions: Float[Tensor, "1 position decoder_dim"],
     ) -> Float[Tensor, "batch token dim"]:
+        visible, masked = self._placed(encoded, mask, predicted, positions)
+        if self.loss_on == "masked":
+            return self.decoder.of_masked(visible, masked)
+        features: Tensor = self.decoder(visible, masked)
+        return features
+
+    def _placed(
+        self,
+        encoded: Float[Tensor, "batch *mixture encoded dim"],
+        mask: PatchMask,
+        predicted: Int64[Tensor, "batch predicted"],
+        positions: Float[Tensor, "1 position decoder_dim"],
+    ) -> tuple[Float[Tensor, "batch *mixture visible dim"], Float[Tensor, "batch predicted dim"]]:
+        """What the decoder takes: visible and mask tokens with their positions."""
         num_prefix = self.encoder.num_prefix_tokens
         prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
         prefix = prefix.expand(len(encoded), -1, -1)
@@ -183,11 +195,7 @@ class MaskedAutoencoder(MaskedModel):
         places = places.unsqueeze(1) if encoded.ndim == 4 else places
         visible = encoded[..., :num_visible, :] + places
         hidden = encoded[:, num_visible:] if self.mask_token_in_encoder else self.mask_token
-        masked = hidden + gather_tokens(patches, predicted)
-        if self.loss_on == "masked":
-            return self.decoder.of_masked(visible, masked)
-        features: Tensor = self.decoder(visible, masked)
-        return features
+        return visible, hidden + gather_tokens(patches, predicted)
 
 
 def _replaced(

@@ -1,6 +1,7 @@
 """Masks with a shape: blocks and grids (paper Section 4.1, mask sampling, Figure 6 and Table 1f)."""
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -29,8 +30,7 @@ class BlockMasking(MaskSampler):
     """
 
     def __call__(self, noise: Float[Tensor, "batch patch"], grid: tuple[int, int], mask_ratio: float) -> PatchMask:
-        num_kept = num_kept_patches(noise.shape[1], mask_ratio)
-        num_masked = noise.shape[1] - num_kept
+        num_masked = noise.shape[1] - num_kept_patches(noise.shape[1], mask_ratio)
         draws = more_noise(noise, 4 * NUM_BLOCKS).view(-1, NUM_BLOCKS, 4)
         hidden = torch.zeros_like(noise, dtype=torch.bool)
         for draw in draws.unbind(dim=1):
@@ -38,8 +38,7 @@ class BlockMasking(MaskSampler):
             new = _rectangle(draw, missing, grid, smallest=min(MIN_BLOCK, num_masked)) & ~hidden
             hidden = hidden | (new & (new.cumsum(dim=1) <= missing))
         # Departs from the paper: the count is exact, by trimming above and by filling here.
-        ranked = (noise + hidden).argsort(dim=1, stable=True)
-        return PatchMask(ranked[:, :num_kept].sort(dim=1).values, ranked[:, num_kept:].sort(dim=1).values, noise)
+        return replace(PatchMask.from_noise(noise + hidden, mask_ratio), noise=noise)
 
 
 class GridMasking(MaskSampler):

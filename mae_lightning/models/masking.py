@@ -33,6 +33,11 @@ class PatchMask:
         return self.kept.shape[1] + self.masked.shape[1]
 
     @property
+    def order(self) -> Int64[Tensor, "batch patch"]:
+        """Indices of all patches, those that the encoder sees first."""
+        return torch.cat([self.kept, self.masked], dim=1)
+
+    @property
     def is_masked(self) -> Bool[Tensor, "batch patch"]:
         """True where a patch is hidden from the encoder, patches in their natural order."""
         hidden = torch.ones(len(self.kept), self.num_patches, dtype=torch.bool, device=self.kept.device)

@@ -75,6 +75,15 @@ class SwinSize:
         """Side of the image part behind one token of the last stage, in pixels."""
         return int(self.patch_size * 2 ** (len(self.depths) - 1))
 
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each stage's blocks."""
+        return tuple(self.num_heads * 2**stage for stage in range(len(self.depths)))
+
+    def window(self, image_size: tuple[int, int]) -> int | tuple[int, int]:
+        """Side of an attention window in tokens, or its height and width, for images of a size in pixels."""
+        return self.window_size or (image_size[0] // self.stride, image_size[1] // self.stride)
+
 
 SWIN_PREFIX = "swin-"
 """How our own names of a Swin start; timm's start with ``swin_``."""

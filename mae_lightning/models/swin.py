@@ -66,8 +66,8 @@ def build_swin(
         patch_size=size.patch_size,
         embed_dim=size.dim,
         depths=size.depths,
-        num_heads=tuple(size.num_heads * 2**stage for stage in range(len(size.depths))),
-        window_size=size.window_size or (image_size[0] // size.stride, image_size[1] // size.stride),
+        num_heads=size.heads,
+        window_size=size.window(image_size),
         mlp_ratio=size.mlp_ratio,
         **options,
     )

@@ -14,7 +14,8 @@ from timm.layers import attention as timm_attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mae_lightning.models.attention import Attention
+from mae_lightning.models.attention import Attention, split_heads
+from mae_lightning.models.encoder import num_prefix_positions
 from mae_lightning.models.initialization import TOKEN_STD
 from mae_lightning.models.positions import raster_sincos_positions, sincos_positions
 
@@ -141,7 +142,7 @@ class RelativeAttention(nn.Module):
         """Tokens after attention; every token sees every other."""
         assert attn_mask is None
         assert not is_causal
-        query, key, value = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = split_heads(self.qkv(tokens), 3, self.num_heads)
         vectors = self.offset_keys.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
         by_offset = query[:, :, self.num_prefix :] @ vectors
         index = self.get_buffer("offsets").expand(*by_offset.shape[:2], -1, -1)
@@ -187,7 +188,7 @@ def _add_tables(vit: VisionTransformer, positions: Positions, positions_at: Posi
 
 def _table(vit: VisionTransformer, positions: Positions) -> Any:
     grid, dim = vit.patch_embed.grid_size, vit.embed_dim
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    num_prefix = num_prefix_positions(vit)
     if positions == "learned_2d":
         return RowColumnTable(grid, dim, num_prefix)
     if positions == "learned_1d":

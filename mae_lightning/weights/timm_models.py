@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mae_lightning
 from mae_lightning.models import SIZES, SwinSize, ViTSize
-from mae_lightning.models.classifier import POOLS
+from mae_lightning.models.classifier import BATCH_NORM_EPS, POOLS
 from mae_lightning.models.sizes import SWIN_PREFIX, named_size, named_swin
 from mae_lightning.weights.building import HEADLESS, encoder_of
 from mae_lightning.weights.card import CheckpointCard
@@ -21,7 +21,6 @@ SOURCES = ("timm/", "hf-hub:", "hf_hub:", "local-dir:")
 NAMES = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
 NAMES |= {1024: "vit_large_patch16_224", 1280: "vit_huge_patch14_224"}
 SWIN = "swin_tiny_patch4_window7_224"
-BATCH_NORM_EPS = 1e-6
 
 
 def is_timm_name(name: str) -> bool:
@@ -157,10 +156,8 @@ def _vit_options(size: ViTSize) -> dict[str, Any]:
 
 
 def _swin_options(size: SwinSize, image_size: tuple[int, int]) -> dict[str, Any]:
-    window = size.window_size or tuple(pixels // size.stride for pixels in image_size)
-    heads = tuple(size.num_heads * 2**stage for stage in range(len(size.depths)))
-    options = {"embed_dim": size.dim, "depths": size.depths, "num_heads": heads, "mlp_ratio": size.mlp_ratio}
-    return options | {"patch_size": size.patch_size, "window_size": window, "img_size": image_size}
+    options = {"embed_dim": size.dim, "depths": size.depths, "num_heads": size.heads, "mlp_ratio": size.mlp_ratio}
+    return options | {"patch_size": size.patch_size, "window_size": size.window(image_size), "img_size": image_size}
 
 
 def _is_fixed(name: str) -> bool:

@@ -71,8 +71,7 @@ class _PutsBack(MaskedAutoencoder):
         num_prefix = self.encoder.num_prefix_tokens
         prefix, visible = encoded[:, :num_prefix], encoded[:, num_prefix:]
         hidden = self.mask_token.to(visible.dtype).expand(*mask.masked.shape, -1)
-        restore = torch.cat([mask.kept, mask.masked], dim=1).argsort(dim=1)
-        patches = gather_tokens(torch.cat([visible, hidden], dim=1), restore)
+        patches = gather_tokens(torch.cat([visible, hidden], dim=1), mask.order.argsort(dim=1))
         tokens = torch.cat([prefix, patches], dim=1) + positions
         features = self.decoder(tokens[:, :num_prefix], tokens[:, num_prefix:])
         return gather_tokens(features[:, num_prefix:], predicted)
@@ -85,19 +84,11 @@ class _PredictsAll(MaskedAutoencoder):
         """The same loss and prediction."""
         patches = self.patches(images)
         encoded = self.decoder_embed(self._encode(patches, mask, self._positions(self.encoder.pos_embed, self.grid)))
-        prediction = self.decoder_pred(self._all_features(encoded, mask))
+        features: Tensor = self.decoder(*self._placed(encoded, mask, mask.masked, self.decoder_pos_embed))
+        prediction = self.decoder_pred(features[:, self.encoder.num_prefix_tokens :])
         with torch.autocast(images.device.type, enabled=False):
             wide = torch.promote_types(patches.dtype, torch.float32)
-            target = gather_tokens(self.target(patches.to(wide)), torch.cat([mask.kept, mask.masked], dim=1))
+            target = gather_tokens(self.target(patches.to(wide)), mask.order)
             loss = self.target.loss(prediction.to(wide), target)
         num_kept = mask.kept.shape[1]
         return MaskedOutput(loss[:, num_kept:], prediction[:, num_kept:])
-
-    def _all_features(
-        self, encoded: Float[Tensor, "batch encoded dim"], mask: PatchMask
-    ) -> Float[Tensor, "batch patch dim"]:
-        num_prefix = self.encoder.num_prefix_tokens
-        prefix, patches = self.decoder_pos_embed[:, :num_prefix], self.decoder_pos_embed[:, num_prefix:]
-        positions = torch.cat([prefix.expand(len(encoded), -1, -1), gather_tokens(patches, mask.kept)], dim=1)
-        features = self.decoder(encoded + positions, self.mask_token + gather_tokens(patches, mask.masked))
-        return features[:, num_prefix:]  # type: ignore[no-any-return]
