@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mae_lightning.planning.checks.ranks import is_slurm
+
 
 def launched_topology(environment: Mapping[str, str]) -> dict[str, Any]:
     """Nodes, and devices of each, that torchrun or SLURM's srun has started; empty where neither did.
@@ -16,7 +18,7 @@ def launched_topology(environment: Mapping[str, str]) -> dict[str, Any]:
     if "TORCHELASTIC_RUN_ID" in environment:
         world, local = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
         return {"num_nodes": world // local, "devices": local}
-    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if is_slurm(environment):
         tasks, nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
         if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environment:  # Lightning refuses it, too
             raise ValueError(f"SLURM started --ntasks={tasks}; say how many on a node instead: --ntasks-per-node")

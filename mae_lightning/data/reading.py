@@ -19,10 +19,22 @@ from mae_lightning.data.plan import Lanes, default_lanes
 from mae_lightning.data.tars import DAMAGE, is_gzipped, split_name
 from mae_lightning.data.urls import Patience, is_remote, open_url, public_name
 
-__all__ = ["UNPACK_LIMIT", "Files", "can_seek", "lanes_for", "naming", "read_or_reason", "read_rows", "stream_bytes"]
+__all__ = [
+    "MAX_OPEN",
+    "UNPACK_LIMIT",
+    "Files",
+    "can_seek",
+    "lanes_for",
+    "naming",
+    "read_or_reason",
+    "read_rows",
+    "stream_bytes",
+]
 
 COMPRESSED_LANES = 8
 STREAMED_LANES = 64
+MAX_OPEN = 64
+"""Shards that a reader holds open."""
 UNPACK_LIMIT = 256 * 2**20
 """Bytes of unpacked shards that a worker holds: compressed data sets up to this size are read in any order."""
 
@@ -63,7 +75,7 @@ class Files:
     Small compressed shards are unpacked into memory once (`UNPACK_LIMIT` bounds them all together).
     """
 
-    def __init__(self, manifest: Manifest, max_open: int = 64) -> None:
+    def __init__(self, manifest: Manifest, max_open: int = MAX_OPEN) -> None:
         self.manifest = manifest
         self.max_open = max_open
         self._open: OrderedDict[int, int] = OrderedDict()

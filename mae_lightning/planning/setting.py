@@ -16,8 +16,14 @@ class DataFacts:
     """What a plan takes from the data; stands in for a data module that is not there.
 
     Attributes:
-        num_images: Of an epoch; None where it is not known.
+        image_size: Height and width in pixels.
+        num_channels: Of an image.
+        num_classes: Of the labels; None where there are none.
+        global_batch_size: Images of an optimiser step, over all devices.
+        seed: Of the run.
+        num_images: Of an epoch, each crop counted; None where it is not known.
         image_bytes: Of a stored image on average; None where it is not known.
+        class_names: Of the labels, where there are names.
     """
 
     image_size: tuple[int, int]

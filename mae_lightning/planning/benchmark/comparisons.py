@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
+
 from mae_lightning.models import MaskedAutoencoder, TransformerDecoder, step_flops
 from mae_lightning.planning.benchmark.peers import check_peer, has_peer
 from mae_lightning.planning.benchmark.ways import Build, Candidate, Compiled, Plain, Precision, Way
@@ -54,8 +56,6 @@ def named_model(
     encoder: str, image_size: int, device: str, *, decoder_depth: int = 8, mask_tokens: bool = False
 ) -> MAEPretraining:
     """The paper's masked autoencoder by its encoder's name."""
-    import torch
-
     with torch.device(device):
         return MAEPretraining(
             encoder,
@@ -159,7 +159,7 @@ def table_2(encoder: str, image_size: int, precision: Precision, compiled: Compi
         "8 blocks": model,
         "1 block": partial(model, decoder_depth=1),
     }
-    flops = {title: _flops(build) for title, build in builds.items()}
+    flops = {title: flops_of(build) for title, build in builds.items()}
     way = Way(precision=precision, compiled=compiled)
     candidates = tuple(Candidate(title, build, way) for title, build in builds.items())
     slow, *others = builds
@@ -170,7 +170,8 @@ def table_2(encoder: str, image_size: int, precision: Precision, compiled: Compi
     return Comparison(encoder, model, candidates, pairs, measures_memory=False)
 
 
-def _flops(build: Build) -> float:
+def flops_of(build: Build) -> float:
+    """Operations of a step for one image."""
     task = build("meta")
     return float(step_flops(task.model, task.num_kept))
 

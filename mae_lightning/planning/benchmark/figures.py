@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from mae_lightning.data.benchmark import Cost
-from mae_lightning.models import step_flops
-from mae_lightning.planning.benchmark.comparisons import Comparison
+from mae_lightning.planning.benchmark.comparisons import Comparison, flops_of
 from mae_lightning.planning.benchmark.contender import Contender
 from mae_lightning.planning.benchmark.memory import peak_of_process
 from mae_lightning.planning.benchmark.peers import PACKAGES, has_peer
@@ -168,11 +167,7 @@ def _peaks_of_processes(comparison: Comparison, batch_size: int) -> dict[str, in
 
 def _flops(comparison: Comparison) -> dict[Build, float]:
     """Of a step for one image, by model."""
-    found: dict[Build, float] = {}
-    for build in {candidate.build for candidate in comparison.candidates}:
-        task = build("meta")
-        found[build] = float(step_flops(task.model, task.num_kept))
-    return found
+    return {build: flops_of(build) for build in {candidate.build for candidate in comparison.candidates}}
 
 
 def _rows(

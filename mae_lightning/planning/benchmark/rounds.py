@@ -11,7 +11,6 @@ from mae_lightning.data.benchmark import Cost
 from mae_lightning.planning.benchmark.contender import PARTS, Contender
 from mae_lightning.planning.benchmark.rates import copy_rate, matrix_rate, wait
 
-MIN_ROUNDS = 7
 WARM_UP = 3
 """Steps: a first that compiles and chooses kernels, a second with the optimiser's values, and one that is timed."""
 TURN_SECONDS, MAX_STEPS = 0.5, 64

@@ -10,7 +10,7 @@ from torch import nn
 from mae_lightning.planning.checks.finding import Finding, readable
 
 COPIES = 3
-"""The last checkpoint, the one before it, and the one being written: see `callbacks.durable`."""
+"""The last checkpoint, the one before it, and the one being written: see `strategies.durable`."""
 MOMENTS = 2
 """State that AdamW keeps of each weight that trains, in the weights' size."""
 BESIDE = 2**20

@@ -4,6 +4,7 @@ import resource
 import shutil
 from pathlib import Path
 
+from mae_lightning.data.reading import MAX_OPEN
 from mae_lightning.planning.checks.finding import Finding, counted, readable
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -13,8 +14,6 @@ HANDLES = 256
 """Of the interpreter, its libraries, loggers and sockets."""
 HANDLES_A_WORKER = 32
 """Pipes, the sentinel, and the tensors of its micro-batches in flight."""
-OPEN_FILES = 64
-"""Shards that a reader holds open."""
 
 
 def check_handles(workers: int, limit: int | None = None) -> Finding:
@@ -25,7 +24,7 @@ def check_handles(workers: int, limit: int | None = None) -> Finding:
         limit: Files that it may open; None asks the system.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
-    needed = HANDLES + OPEN_FILES + HANDLES_A_WORKER * workers
+    needed = HANDLES + MAX_OPEN + HANDLES_A_WORKER * workers
     may = "any number of" if limit == resource.RLIM_INFINITY else f"{limit:,}"
     text = f"{may} open files, {counted(workers, 'worker')} need about {needed:,}"
     if limit != resource.RLIM_INFINITY and limit < needed:

@@ -48,11 +48,16 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """
     if {"RANK", "WORLD_SIZE"} <= environment.keys():
         return _torchrun(environment)
-    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if is_slurm(environment):
         return _slurm(environment)
     if {"LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
         return _lightning(environment)
     return Launch()
+
+
+def is_slurm(environment: Mapping[str, str]) -> bool:
+    """Whether srun started this process, for more than an interactive shell."""
+    return "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
 def _torchrun(environment: Mapping[str, str]) -> Launch:
@@ -135,19 +140,25 @@ def planned_local_ranks(settings: Mapping[str, Any], launch: Launch) -> int:
 
 def reading_ranks(settings: Mapping[str, Any], launch: Launch) -> int:
     """Ranks that read different data: those that share one model by tensor parallelism read the same."""
-    strategy = settings.get("strategy")
-    arguments = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
+    _, arguments = _strategy(settings)
     shared = arguments.get("tensor_parallel_size")
     return planned_ranks(settings, launch) // (shared if isinstance(shared, int) else 1)
 
 
 def is_sharded(settings: Mapping[str, Any]) -> bool:
     """Whether every rank writes its part of a checkpoint."""
-    strategy = settings.get("strategy")
-    name = str(strategy.get("class_path") if isinstance(strategy, dict) else strategy).lower()
-    if isinstance(strategy, dict) and (strategy.get("init_args") or {}).get("checkpoint") == "full":
+    name, arguments = _strategy(settings)
+    if arguments.get("checkpoint") == "full":
         return False
-    return any(part in name for part in ("fsdp", "modelparallel", "sharded", "deepspeed"))
+    return any(part in name.lower() for part in ("fsdp", "modelparallel", "sharded", "deepspeed"))
+
+
+def _strategy(settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Name and arguments of the trainer's strategy, which has no arguments where it is named alone."""
+    strategy = settings.get("strategy")
+    if not isinstance(strategy, dict):
+        return str(strategy), {}
+    return str(strategy.get("class_path")), strategy.get("init_args") or {}
 
 
 def check_launch(settings: Mapping[str, Any], launch: Launch) -> Finding:
