@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures, and prints a table."""
     if not args.config and args.data is None:
         raise ValueError("nothing to measure: give --config RECIPE or --data SOURCE")
-    if args.rounds < MIN_ROUNDS:
-        raise ValueError(f"--rounds {args.rounds}: an interval of 95 % takes at least {MIN_ROUNDS}")
+    check_rounds(args.rounds)
     data = _data(args)
     with tempfile.TemporaryDirectory(prefix="mae-lightning-bench-") as folder:
         figures = _measure(args, data, Path(folder))
@@ -54,6 +53,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
+
+
+def check_rounds(rounds: int) -> None:
+    """Refuses what makes no interval.
+
+    Raises:
+        ValueError: There are too few rounds.
+    """
+    if rounds < MIN_ROUNDS:
+        raise ValueError(f"--rounds {rounds}: an interval of 95 % takes at least {MIN_ROUNDS}")
 
 
 def _data(args: argparse.Namespace) -> "ShardDataModule":

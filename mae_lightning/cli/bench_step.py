@@ -1,11 +1,12 @@
 """``bench step``: how fast a training step is, and where the time goes."""
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mae_lightning.cli.bench_data import check_rounds
+from mae_lightning.cli.kept import add_out, check_out, keep
 
 if TYPE_CHECKING:
     import torch
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from mae_lightning.planning.benchmark.ways import Build
     from mae_lightning.tasks import MaskedPretraining
 
-MIN_ROUNDS = 7
 PRECISIONS, COMPILED = ("fp32", "bf16", "fp16"), ("none", "blocks", "whole", "graphs")
 BATCH_SIZES = {"cpu": [8], "cuda": [256]}
-DRAWN = (".png", ".svg")
+NUM_CLASSES = 1000
+"""Of data that are not here; no masked model takes them."""
 
 EPILOG = """\
 A step is what fit does with a batch: the copy to the device, normalisation, masks, loss, gradients and AdamW, on fresh
@@ -63,14 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     modes = parser.add_mutually_exclusive_group()
     for mode, text in MODES.items():
         modes.add_argument(mode, action="store_true", help=text)
-    add(
-        "--out",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="keep figures (.json) or picture (.png, .svg)",
-    )
+    add_out(parser)
 
 
 MODES = {
@@ -85,30 +79,27 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     import torch
 
-    from mae_lightning.planning.benchmark.figures import compare, device_name
+    from mae_lightning.planning.benchmark.figures import compare, device_name, plain_figures
     from mae_lightning.planning.benchmark.wording import lines_of
 
     device = _device(args.device)
     comparisons = _comparisons(args, device.type)
     print(f"{device_name(device)}, torch {torch.__version__}")
-    tables = []
+    tables: list[Table] = []
     for comparison in comparisons:
         for batch_size in args.batch_sizes or BATCH_SIZES[device.type]:
             tables.append(compare(comparison, batch_size, args.rounds, device))
             print("\n".join(["", *lines_of(tables[-1])]), flush=True)
     for path in args.out:
-        _keep(tables, device, path)
+        keep(path, partial(plain_figures, tables, device), partial(_draw, tables, device_name(device)))
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.rounds < MIN_ROUNDS:
-        raise ValueError(f"--rounds {args.rounds}: an interval of 95 % takes at least {MIN_ROUNDS}")
+    check_rounds(args.rounds)
     if args.config and (args.encoder or args.table_2):
         raise ValueError("--config has a model of its own: leave out --encoder and --table-2")
-    for path in args.out:
-        if path.suffix not in (".json", *DRAWN):
-            raise ValueError(f"--out {path}: figures are kept as .json, pictures as {' or '.join(DRAWN)}")
+    check_out(args.out)
 
 
 def _device(name: str | None) -> "torch.device":
@@ -160,38 +151,17 @@ def configured_model(configs: tuple[str, ...], allowed_imports: tuple[str, ...],
     try:
         data: object = configured.build_data()
     except FileNotFoundError:
-        data = _without_data(configured.data, configured.seed)
+        data = configured.facts_without_data("bench step", NUM_CLASSES)
     task = configured.build_model(data, device)
     if not isinstance(task, MaskedPretraining):
         raise ValueError(f"bench step measures masked pretraining, and the config's model is {type(task).__name__}")
     return task
 
 
-def _without_data(settings: dict[str, Any], seed: int) -> SimpleNamespace:
-    """What a model takes from data, as far as the config says it; three channels, and as many classes as ImageNet."""
-    if "image_size" not in settings:
-        raise ValueError("bench step needs data.init_args.image_size, as ShardDataModule has it")
-    size = settings["image_size"]
-    return SimpleNamespace(
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
-        num_channels=settings.get("num_channels") or 3,
-        num_classes=1000,
-        class_names=None,
-        global_batch_size=settings["global_batch_size"],
-        seed=seed,
-    )
-
-
-def _keep(tables: list["Table"], device: "torch.device", path: Path) -> None:
-    from mae_lightning.planning.benchmark.figures import device_name, plain_figures
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(plain_figures(tables, device), indent=1) + "\n")
-        return
+def _draw(tables: list["Table"], device: str, path: Path) -> None:
     from mae_lightning.planning.benchmark.picture import write
 
-    write(tables, device_name(device), path)
+    write(tables, device, path)
 
 
 def _counts(text: str) -> list[int]:

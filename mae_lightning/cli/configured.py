@@ -15,6 +15,7 @@ from mae_lightning.cli.imports import ImportPolicy
 from mae_lightning.cli.parser import FROM_DATA, ParseError, Parser
 from mae_lightning.cli.run import Run
 from mae_lightning.cli.saved_config import plain_settings
+from mae_lightning.planning.setting import DataFacts
 from mae_lightning.tasks import Task
 
 
@@ -70,6 +71,33 @@ class Configured:
         """
         data: LightningDataModule = _part("data", LightningDataModule, self.parsed.data)
         return data
+
+    def facts_without_data(self, command: str, num_classes: int | None, num_images: int | None = None) -> DataFacts:
+        """What a model takes from data, where they are not here, as far as the config says it; else three channels.
+
+        Args:
+            command: Who asks, for the error.
+            num_classes: Of the labels, which no config says.
+            num_images: Of the data, likewise.
+
+        Raises:
+            ValueError: The config does not say the images' size or the batch's.
+        """
+        data = self.data
+        if "image_size" not in data or "global_batch_size" not in data:
+            raise ValueError(
+                f"{command} needs data.init_args.image_size and global_batch_size, as ShardDataModule has them"
+            )
+        size = data["image_size"]
+        return DataFacts(
+            image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            num_channels=data.get("num_channels") or 3,
+            num_classes=num_classes,
+            global_batch_size=data["global_batch_size"],
+            seed=self.seed,
+            num_images=num_images
+            and int(num_images * (1 - data["hold_out"]) * data["label_fraction"]) * data["repeats"],
+        )
 
     def build_model(self, data: object, device: str = "meta", *, load: bool = False) -> Task:
         """The model, with what the data owns.

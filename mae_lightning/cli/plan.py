@@ -5,9 +5,11 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mae_lightning.cli.kept import add_out, check_out, keep
 from mae_lightning.planning.hardware import GPUS, PRECISIONS, precision_of
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ EFFICIENCY = 0.4
 KNOWN = "imagenet"
 KNOWN_IMAGES, KNOWN_CLASSES = 1_281_167, 1000
 """ImageNet-1k's training split (Russakovsky et al. 2015, arXiv 1409.0575), for shards that are named after it."""
-DRAWN = (".png", ".svg")
 
 EPILOG = """\
 Takes what follows fit: configs, then settings such as --trainer.max_epochs=400. Needs neither a GPU nor the data:
@@ -58,22 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=_count, metavar="N", help="likewise")
     add("--cores", type=_count, metavar="N", help="of a node, to know whether they keep up")
     add("--bench", type=Path, metavar="FILE", help="what bench data --out has measured, to count cores by")
-    add(
-        "--out",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="keep figures (.json) or picture (.png, .svg)",
-    )
+    add_out(parser)
     add("--measure-network", action="store_true", help="measure all-reduces among the processes of torchrun instead")
 
 
 def run(args: argparse.Namespace) -> int:
     """Plans, prints a table, and keeps what is asked for."""
-    for path in args.out:
-        if path.suffix not in (".json", *DRAWN):
-            raise ValueError(f"--out {path}: figures are kept as .json, pictures as {' or '.join(DRAWN)}")
+    check_out(args.out)
     if args.measure_network:
         return _measure_network(args.out)
     if not args.config:
@@ -83,15 +75,11 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     print("\n".join(lines_of(plan)))
     for path in args.out:
-        _keep(plan, path)
+        keep(path, plan.figures, partial(_draw, plan))
     return 0
 
 
-def _keep(plan: "Plan", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(plan.figures(), indent=1) + "\n")
-        return
+def _draw(plan: "Plan", path: Path) -> None:
     from mae_lightning.planning.picture import write
 
     write(plan, path)
@@ -229,24 +217,11 @@ def _assumed(args: argparse.Namespace, configured: "Configured") -> str:
 
 
 def _facts_without_data(args: argparse.Namespace, configured: "Configured") -> "DataFacts":
-    from mae_lightning.planning.setting import DataFacts
-
-    data, known = configured.data, _is_known(configured)
-    if "image_size" not in data or "global_batch_size" not in data:
-        raise ValueError("plan needs data.init_args.image_size and global_batch_size, as ShardDataModule has them")
+    known = _is_known(configured)
     classes = args.classes or (KNOWN_CLASSES if known else None)
     if classes is None and "num_classes" in configured.parsed.model.init_args:
         raise ValueError("the number of classes is unknown, because the data are not here; give --classes N")
-    images = args.images or (KNOWN_IMAGES if known else None)
-    size = data["image_size"]
-    return DataFacts(
-        image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
-        num_channels=data.get("num_channels") or 3,
-        num_classes=classes,
-        global_batch_size=data["global_batch_size"],
-        seed=configured.seed,
-        num_images=images and int(images * (1 - data["hold_out"]) * data["label_fraction"]) * data["repeats"],
-    )
+    return configured.facts_without_data("plan", classes, args.images or (KNOWN_IMAGES if known else None))
 
 
 # ---------------------------------------------------------------- measuring

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mae_lightning.callbacks.time_limits import Limits
+from mae_lightning.tracking.loggers import WandbMode
 
 Resume = Literal["auto", "must", "never"]
 Recover = Literal["stop", "skip"]
-WandbMode = Literal["auto", "online", "offline", "off"]
 
 CONFIG = "config.yaml"
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
