@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from mae_lightning.data import ShardDataModule
     from mae_lightning.data.manifest import Manifest
 
-STAGES = ("read", "decode", "crop", "collate")
 MIN_ROUNDS = 7
 EXAMPLE_PACE = 1000
 
@@ -118,6 +117,8 @@ def _copied(data: "ShardDataModule", count: int, folder: Path) -> "Manifest":
 
 def _lines(figures: dict[str, Any]) -> list[str]:
     """The figures for people."""
+    from mae_lightning.data.benchmark import STAGES
+
     costs: dict[str, dict[str, float]] = figures["costs"]
     height, width = figures["image_size"]
     lines = [

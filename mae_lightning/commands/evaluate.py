@@ -122,18 +122,13 @@ def _manifests(args: argparse.Namespace) -> tuple["Manifest", "Manifest"]:
 
 
 def _features(encoder: "FrozenEncoder", manifest: "Manifest", args: argparse.Namespace) -> "FeatureSet":
-    from mae_lightning.data.samples import SampleMaker
-    from mae_lightning.data.statistics import channels_and_type
-    from mae_lightning.data.transforms import EvaluationCrop
-    from mae_lightning.evaluation.features import batches_of, extract
+    from mae_lightning.evaluation.features import cropped_batches, extract
 
     keep_tokens = "attentive" in args.protocols
     if keep_tokens:
         _check_memory(encoder, len(manifest))
-    _, dtype = channels_and_type(manifest)
-    crop = EvaluationCrop(args.crop_fraction)
-    make = SampleMaker(encoder.image_size, encoder.num_channels, dtype, args.seed, evaluation=crop)
-    batches = batches_of(manifest, make, args.batch_size, args.num_workers)
+    images = (encoder.image_size, encoder.num_channels, args.crop_fraction)
+    batches = cropped_batches(manifest, *images, args.batch_size, args.num_workers)
     return extract(encoder, batches, keep_tokens=keep_tokens)
 
 

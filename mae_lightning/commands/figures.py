@@ -88,16 +88,10 @@ class Images:
 
     def batches(self, manifest: "Manifest") -> Any:
         """All samples of a part of the source, once."""
-        from mae_lightning.data.samples import SampleMaker
-        from mae_lightning.data.statistics import channels_and_type
-        from mae_lightning.data.transforms import EvaluationCrop
-        from mae_lightning.evaluation.features import batches_of
+        from mae_lightning.evaluation.features import cropped_batches
 
         card = self.model.card
-        _, dtype = channels_and_type(manifest)
-        crop = EvaluationCrop(self.crop_fraction)
-        make = SampleMaker(card.image_size, card.num_channels, dtype, seed=0, evaluation=crop)
-        return batches_of(manifest, make, BATCH_SIZE, num_workers=0)
+        return cropped_batches(manifest, card.image_size, card.num_channels, self.crop_fraction, BATCH_SIZE)
 
     def load(self, rows: Sequence[int]) -> tuple[Any, Any]:
         """Normalised images on the model's device and their places in the data set, in the order of the rows."""

@@ -57,7 +57,7 @@ def examine(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, no checkpoint, or lacks some of the tensors that its model needs.
     """
-    from mae_lightning.weights.building import build_masked, build_timm
+    from mae_lightning.weights.building import build_timm
     from mae_lightning.weights.content import Said, completed
     from mae_lightning.weights.opening import PROGRAMS, open_weights
 
@@ -78,26 +78,29 @@ def examine(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
         uses = dict.fromkeys(["fine-tune", "evaluate", "reconstruct", "predict classes"], needed)
         return about | {"unknown": needed}, {**uses, **{f"convert to {target}": needed for target in TARGETS}}
     build_timm(weights)
-    if weights.has_decoder:
-        _ignore_foreign_parts(build_masked, weights)
     about |= {"holds": _holds(weights), **_facts(weights.known), "assumed": list(weights.assumed)}
     return about, _uses(weights)
 
 
 def _uses(weights: "Weights") -> dict[str, str | None]:
-    from mae_lightning.weights.building import build_masked
     from mae_lightning.weights.converting import obstacle
 
-    reason = _ignore_foreign_parts(build_masked, weights)
     no_classes = None if weights.head else "it has no classes; fine-tune it first, and give that run's checkpoint"
+    reason = _no_masked_model(weights)
     uses = {"fine-tune": None, "evaluate": None, "reconstruct": reason, "predict classes": no_classes}
     return {**uses, **{f"convert to {target}": obstacle(weights, target) for target in TARGETS}}
 
 
-def _ignore_foreign_parts(build: Any, weights: "Weights") -> str | None:
-    """Why a model cannot be built; None if it can."""
+def _no_masked_model(weights: "Weights") -> str | None:
+    """Why no model that reconstructs can be built; None if one can.
+
+    Raises:
+        ValueError: One could be, and the weights are not its weights.
+    """
+    from mae_lightning.weights.building import build_masked
+
     try:
-        build(weights)
+        build_masked(weights)
     except ValueError as error:
         if "does not fit the model" in str(error):
             raise

@@ -84,15 +84,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _batches(source: "Source", input_size: tuple[int, int, int], args: argparse.Namespace) -> Any:
-    from mae_lightning.data.samples import SampleMaker
-    from mae_lightning.data.statistics import channels_and_type
-    from mae_lightning.data.transforms import EvaluationCrop
-    from mae_lightning.evaluation.features import batches_of
+    from mae_lightning.evaluation.features import cropped_batches
 
     channels, height, width = input_size
-    _, dtype = channels_and_type(source.manifest)
-    make = SampleMaker((height, width), channels, dtype, seed=0, evaluation=EvaluationCrop(args.crop_fraction))
-    return batches_of(source.manifest, make, args.batch_size, args.num_workers)
+    images = ((height, width), channels, args.crop_fraction)
+    return cropped_batches(source.manifest, *images, args.batch_size, args.num_workers)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from mae_lightning.commands.stages import (
     Setting,
     Stage,
     StageRecord,
-    elapsed_since,
     parse_settings,
     permissions,
     run_program,
@@ -256,7 +255,7 @@ class _Execution:
             launcher = self.trial.launcher if stage.name in TRAINED else ""  # evaluation is one process
             run_program(words, log, launcher, lock, lambda: self._watch(stage, folder))
         finally:
-            record = replace(record, seconds=record.seconds + elapsed_since(start))
+            record = replace(record, seconds=record.seconds + time.monotonic() - start)
             record.write(folder)
         figures, provenance = read_stage(stage.name, folder)
         figures[f"{stage.name}_seconds"] = record.seconds

@@ -13,7 +13,9 @@ from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import Slice
 from mae_lightning.data.reading import lanes_for
 from mae_lightning.data.samples import SampleMaker
+from mae_lightning.data.statistics import channels_and_type
 from mae_lightning.data.stream import MicroBatches
+from mae_lightning.data.transforms import EvaluationCrop
 from mae_lightning.evaluation.encoders import FrozenEncoder
 
 
@@ -59,6 +61,29 @@ def batches_of(manifest: Manifest, make: SampleMaker, batch_size: int, num_worke
     size = min(batch_size, len(manifest))
     stream = MicroBatches(manifest, make, Slice(), size, lanes_for(manifest, size), shuffle_seed=None)
     return Loader(stream, lambda: (0, 0), "evaluation", BadSamples(), num_workers=num_workers)
+
+
+def cropped_batches(
+    manifest: Manifest,
+    image_size: tuple[int, int],
+    num_channels: int,
+    crop_fraction: float,
+    batch_size: int,
+    num_workers: int = 0,
+) -> Loader:
+    """The same of samples that are resized and cropped at their centre.
+
+    Args:
+        manifest: The samples.
+        image_size: Height and width that they are brought to, in pixels.
+        num_channels: Likewise the channels.
+        crop_fraction: Share of the resized image's shorter side that is kept.
+        batch_size: Images of a batch.
+        num_workers: Processes that read.
+    """
+    _, dtype = channels_and_type(manifest)
+    make = SampleMaker(image_size, num_channels, dtype, seed=0, evaluation=EvaluationCrop(crop_fraction))
+    return batches_of(manifest, make, batch_size, num_workers)
 
 
 def extract(encoder: FrozenEncoder, batches: Iterable[Batch], *, keep_tokens: bool = False) -> FeatureSet:

@@ -9,9 +9,8 @@ from mae_lightning.pictures.positions import draw_similarities, position_similar
 from mae_lightning.pictures.style import NotDrawnError, write_figure
 from mae_lightning.pictures.subject import open_model
 from mae_lightning.tracking.comparison import Comparison
+from mae_lightning.tracking.runs import LAST_CHECKPOINT
 from mae_lightning.tracking.trials import TrialRecord
-
-CHECKPOINT = "checkpoints/last.ckpt"
 
 
 def draw_positions(comparison: Comparison, folder: Path) -> list[Path]:
@@ -48,7 +47,7 @@ def _named(name: str, maps: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoder(trial: TrialRecord) -> Any:
     """Of the last stage that trained a model."""
-    places = [trial.folder / stage["folder"] / CHECKPOINT for stage in trial.stages.values() if "config" in stage]
+    places = [trial.folder / stage["folder"] / LAST_CHECKPOINT for stage in trial.stages.values() if "config" in stage]
     if not places:
         raise NotDrawnError("it is known by its figures alone, without a checkpoint")
     return open_model(places[-1]).encoder

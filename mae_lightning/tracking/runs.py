@@ -9,6 +9,9 @@ import yaml
 
 from mae_lightning.weights import read_checkpoint
 
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+"""In a run's folder."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -48,7 +51,7 @@ class RunRecord:
             ValueError: It did not; says how far it came.
         """
         wanted = self.config["trainer"].get("max_epochs")
-        content = read_checkpoint(self.folder / "checkpoints/last.ckpt")
+        content = read_checkpoint(self.folder / LAST_CHECKPOINT)
         done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
         if wanted is not None and 0 <= done < wanted:
             raise ValueError(

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from mae_lightning.tracking.provenance import config_hash
-from mae_lightning.tracking.runs import RunRecord, read_run
+from mae_lightning.tracking.runs import LAST_CHECKPOINT, RunRecord, read_run
 from mae_lightning.weights import FLOPS_KEY, read_checkpoint
 
 FINAL = {"accuracy": "val/accuracy", "loss": "val/loss", "psnr": "val/psnr"}
@@ -27,7 +27,7 @@ def read_stage(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]
         return _evaluation(json.loads((folder / "results.json").read_text())), {}
     record = read_run(folder)
     provenance = {"config": config_hash(record.config)}
-    checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
+    checkpoint = read_checkpoint(folder / LAST_CHECKPOINT)
     digest = _manifest_digest(checkpoint)
     cost = {f"{name}_{FLOPS_KEY}": checkpoint[FLOPS_KEY]} if FLOPS_KEY in checkpoint else {}
     return _training(name, record) | cost, provenance | ({"manifest": digest[:DIGITS]} if digest else {})
