@@ -19,7 +19,6 @@ class KnownData:
         folder: Where its shards and `classes.txt` lie.
         splits: A split's name and the pattern of its shards in `folder`.
         num_channels: Of the images as they are stored.
-        image_size: Height and width of the images as they are stored, in pixels.
         mean: A channel's mean over the training split, of pixels in 0..1.
         std: A channel's standard deviation over the training split.
         source: Where it comes from and its licence.
@@ -28,7 +27,6 @@ class KnownData:
     folder: Path
     splits: dict[str, str]
     num_channels: int
-    image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
@@ -43,7 +41,6 @@ CATALOGUE = {
         folder=SHIPPED / "fashion_mnist",
         splits={"train": "fashion-mnist-train-*.tar.gz", "val": "fashion-mnist-val-*.tar.gz"},
         num_channels=1,
-        image_size=(28, 28),
         mean=(0.286369,),
         std=(0.352919,),
         source="Fashion-MNIST, 500 training and 100 validation images a class; MIT, Zalando SE, 2017",

@@ -93,7 +93,7 @@ class RandAugmentErase(Augmentation):
 class SingleTryCropFlip(RandomResizedCropFlip):
     """The crop of the official linear probing: one try, a side longer than the image cut to it."""
 
-    def draw_box(self, height: int, width: int, random: Random, tries: int = 1) -> tuple[int, int, int, int]:
+    def draw_box(self, height: int, width: int, random: Random) -> tuple[int, int, int, int]:
         """Top, left, height and width of the part."""
         area = height * width * random.uniform(*self.scale)
         shape = math.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))

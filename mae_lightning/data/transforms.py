@@ -27,6 +27,9 @@ __all__ = [
     "RandomResizedCropFlip",
 ]
 
+TRIES = 10
+"""Random parts that are looked at until one fits."""
+
 # Height and width have no name here, as they differ between what a transform takes and gives.
 Picture: TypeAlias = Image.Image | UInt8[Tensor, "channel _ _"] | Float32[Tensor, "channel _ _"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -112,10 +115,10 @@ class RandomResizedCropFlip(Augmentation):
         image = F.resized_crop(image, top, left, height, width, list(size), InterpolationMode(self.interpolation), True)
         return _maybe_flip(image, self.flip, random)
 
-    def draw_box(self, height: int, width: int, random: Random, tries: int = 10) -> tuple[int, int, int, int]:
+    def draw_box(self, height: int, width: int, random: Random) -> tuple[int, int, int, int]:
         """Top, left, height, width: area uniform, shape log-uniform; the largest centred part if none fits."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        for _ in range(tries):
+        for _ in range(TRIES):
             area = height * width * random.uniform(*self.scale)
             shape = math.exp(random.uniform(low, high))
             wide, tall = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))

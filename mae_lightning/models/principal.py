@@ -77,11 +77,6 @@ class PatchPCA(Target):
         self.components.copy_(components * greatest.sign())
         self.eigenvalues.copy_(eigenvalues.flip(0).clamp(min=0))
 
-    @property
-    def explained(self) -> float:
-        """Share of the patches' variance within the components' reach."""
-        return float(self.eigenvalues[: len(self.components)].sum() / self.eigenvalues.sum())
-
     def forward(self, patches: Float[Tensor, "batch patch pixel"]) -> Float[Tensor, "batch patch output"]:
         """The coefficients."""
         return (patches - self.mean) @ self.components.T / self._scale()

@@ -1,7 +1,5 @@
 """The ways of hiding patches side by side (paper Figure 6)."""
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +15,6 @@ from mae_lightning.models import (
     unpatchify,
 )
 from mae_lightning.pictures.reconstructions import GREY
-from mae_lightning.pictures.sheet import draw_sheet
 
 KINDS: tuple[tuple[str, MaskSampler, float], ...] = (
     ("random 50 %", RandomMasking(), 0.5),
@@ -52,15 +49,3 @@ def mask_kinds(
         shown = torch.where(hidden, torch.full_like(patches, GREY), patches)
         columns[title] = unpatchify(shown, patch_size, grid, images.shape[1])
     return columns
-
-
-def draw_mask_kinds(
-    images: Float[Tensor, "batch channel height width"], patch_size: tuple[int, int], path: Path, seed: int = 0
-) -> None:
-    """Writes the same as one picture, a row an image.
-
-    Raises:
-        ValueError: As :func:`mask_kinds`.
-    """
-    rows, columns = patch_grid((images.shape[2], images.shape[3]), patch_size)
-    draw_sheet(mask_kinds(images, patch_size, seed), path, caption=f"masks on {rows} x {columns} patches")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mae_lightning.models import BlockMasking, GridMasking, RandomMasking, sample_noise
-from mae_lightning.pictures import draw_mask_kinds, mask_kinds
+from mae_lightning.pictures import mask_kinds
 
 SHOWN = {"random": RandomMasking(), "block": BlockMasking(), "grid": GridMasking()}
 
@@ -22,11 +22,6 @@ def test_each_kind_hides_what_its_sampler_hides():
                 cell = (image, slice(None), slice(top, top + 4), slice(left, left + 4))
                 is_hidden = patch in mask.masked[image].tolist()
                 assert torch.equal(shown[cell], torch.full((3, 4, 4), 0.5) if is_hidden else images[cell])
-
-
-def test_a_picture_is_written(tmp_path):
-    draw_mask_kinds(torch.rand(1, 1, 8, 8), (2, 2), tmp_path / "masks.png")
-    assert (tmp_path / "masks.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_odd_grids_have_no_grid_mask():
