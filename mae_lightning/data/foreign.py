@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mae_lightning.data.decode import decode_stored
 from mae_lightning.data.indexing import hash_shards
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.manifest_file import write_manifest
 from mae_lightning.data.moments import Sums, add_image, mean_and_deviation
 from mae_lightning.data.reading import naming, read_rows
-from mae_lightning.data.sources import class_names_beside, expand_shards
+from mae_lightning.data.sources import check_labels, class_names_beside, expand_shards
 from mae_lightning.data.statistics import MEASURED_IMAGES, some_rows
 from mae_lightning.data.urls import is_remote
 
@@ -53,7 +51,7 @@ def index_splits(
         raise FileNotFoundError(f"no file of class names at {classes}")
     class_names = class_names_beside(classes.parent, classes.name) if classes else class_names_beside(Path(first.base))
     for manifest in manifests.values():
-        _check_labels(manifest, class_names)
+        check_labels(manifest, class_names)
     mean, std = _measured(first)
     path = write_manifest(
         folder, manifests, sha256, class_names=class_names, num_channels=len(mean), mean=mean, std=std
@@ -71,15 +69,6 @@ def _located(paths: Sequence[str]) -> tuple[str, list[str]]:
     local = [path.removeprefix("file://") for path in paths]
     base = os.path.commonpath([Path(path).absolute().parent for path in local])
     return base, [os.path.relpath(path, base) for path in local]
-
-
-def _check_labels(manifest: Manifest, class_names: Sequence[str] | None) -> None:
-    if class_names is None or int(manifest.label.max()) < len(class_names):
-        return
-    row = int(np.argmax(manifest.label >= len(class_names)))
-    raise ValueError(
-        f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(class_names) - 1}"
-    )
 
 
 def _measured(manifest: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:

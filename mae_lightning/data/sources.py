@@ -27,6 +27,7 @@ from mae_lightning.data.urls import is_remote, public_name
 __all__ = [
     "Source",
     "WrongLabelsError",
+    "check_labels",
     "class_names_beside",
     "expand_shards",
     "held_out_name",
@@ -210,15 +211,24 @@ def _in_order(folders: list[str], listed: tuple[str, ...] | None) -> tuple[str, 
 
 def _checked(source: Source) -> Source:
     """The source, once its labels are known to be within its classes."""
-    manifest, names = source.manifest, source.class_names
-    if names is not None and manifest.is_labelled:
-        outside = np.flatnonzero(manifest.label >= len(names))
-        if len(outside):
-            row = int(outside[0])
-            raise WrongLabelsError(
-                f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(names) - 1}"
-            )
+    check_labels(source.manifest, source.class_names)
     return source
+
+
+def check_labels(manifest: Manifest, class_names: tuple[str, ...] | None) -> None:
+    """Refuses labels beyond the classes, where those have names.
+
+    Raises:
+        WrongLabelsError: There is one; names its sample.
+    """
+    if class_names is None:
+        return
+    outside = np.flatnonzero(manifest.label >= len(class_names))
+    if len(outside):
+        row = int(outside[0])
+        raise WrongLabelsError(
+            f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(class_names) - 1}"
+        )
 
 
 def with_classes_of(source: Source, training: Source) -> Source:

@@ -16,8 +16,8 @@ class CheckpointCard:
     """Plain facts beside the weights, enough to rebuild the model without its config.
 
     Attributes:
-        objective: What the model was trained for: ``mae``, ``classification``, ``simmim``; ``unknown`` of a
-            foreign encoder.
+        objective: What the model was trained for: ``mae``, ``classification``, ``simmim``, ``tokenizer``; ``unknown``
+            of a foreign encoder.
         encoder: The encoder as it was asked for: a name, or explicit sizes.
         decoder: Class and arguments of the decoder; None for an encoder alone.
         target: Class and arguments of what the decoder predicts.

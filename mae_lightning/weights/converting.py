@@ -44,7 +44,7 @@ class Format:
         write: Writes the temporary file or folder.
         read_back: Outputs of what was written for the images of the check.
         usage: How it is used.
-        outputs: What those should be.
+        outputs: What those that are read back should be.
     """
 
     title: str
