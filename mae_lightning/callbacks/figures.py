@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mae_lightning.callbacks.reconstructions import spread_evenly
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import ShardDataModule, data_of
 from mae_lightning.pictures.gallery import FIGURES
 from mae_lightning.pictures.style import NotDrawnError, write_figure
 from mae_lightning.pictures.subject import Model, Subject
@@ -53,8 +53,8 @@ class FigurePictures(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws, unless this is the sanity check before training; every process computes, the first one writes."""
         assert isinstance(pl_module, MaskedPretraining)
-        data = getattr(trainer, "datamodule", None)
-        if trainer.sanity_checking or not isinstance(data, ShardDataModule):
+        data = data_of(trainer)
+        if trainer.sanity_checking or data is None:
             return
         self._count += 1
         if (self._count - 1) % self.every_n_validations:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from mae_lightning.callbacks.votes import Votes
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 from mae_lightning.tasks.task import Task
 
 NAMED_KEYS = 5
@@ -151,8 +151,8 @@ class FiniteNumbers(Callback):
     @staticmethod
     def _keys(trainer: Trainer, step: Step) -> list[str]:
         indices = torch.cat(step.indices).tolist()
-        data = getattr(trainer, "datamodule", None)
-        return [data.key_of("train", index) if isinstance(data, ShardDataModule) else str(index) for index in indices]
+        data = data_of(trainer)
+        return [str(index) if data is None else data.key_of("train", index) for index in indices]
 
 
 def _first_of_all_processes(own: int | None) -> int:

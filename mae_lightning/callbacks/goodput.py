@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mae_lightning.callbacks.left_out import LeftOutSteps
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 from mae_lightning.tracking import log_summary
 from mae_lightning.tracking.unfailing import Unfailing
 
@@ -158,7 +158,7 @@ class Goodput(Callback):
 
 def _skipped_samples(trainer: Trainer) -> int:
     """Those that could not be read, and those of steps that were left out."""
-    data = getattr(trainer, "datamodule", None)
-    unread = len(data.bad_samples.seen) if isinstance(data, ShardDataModule) else 0
+    data = data_of(trainer)
+    unread = 0 if data is None else len(data.bad_samples.seen)
     passed = [callback.steps for callback in getattr(trainer, "callbacks", []) if isinstance(callback, LeftOutSteps)]
     return unread + sum(len(step.samples) for steps in passed for step in steps)

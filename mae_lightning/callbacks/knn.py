@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from mae_lightning.data import Batch, ShardDataModule
+from mae_lightning.data import Batch, data_of
 from mae_lightning.evaluation.knn import knn_predict
 from mae_lightning.tasks import MaskedPretraining
 
@@ -67,13 +67,15 @@ class KNNProbe(Callback):
 
     @staticmethod
     def _has_labels(trainer: Trainer) -> bool:
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, ShardDataModule) or not {"train", "val"} <= data.sources.keys():
+        data = data_of(trainer)
+        if data is None or not {"train", "val"} <= data.sources.keys():
             return False
         return all(data.sources[split].manifest.is_labelled for split in ("train", "val"))
 
     def _accuracy(self, trainer: Trainer, task: MaskedPretraining, extract: Extract) -> float:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it at run time
+        data = data_of(trainer)
+        assert data is not None
+        assert data.num_classes is not None
         was_training = task.training
         task.eval()
         bank, queries = (self._gather(task, loader, extract) for loader in data.probe_loaders(self.max_bank))

@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 from mae_lightning.models import sample_noise
 from mae_lightning.pictures import draw_sheet, reconstruct
 from mae_lightning.tasks import MaskedPretraining
@@ -31,9 +31,9 @@ class ReconstructionPictures(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws, unless this is the sanity check before training; every process computes, the first one writes."""
         assert isinstance(pl_module, MaskedPretraining)
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         can_be_drawn = bool(pl_module.model.target.pixel_modes)
-        if trainer.sanity_checking or not can_be_drawn or not isinstance(data, ShardDataModule):
+        if trainer.sanity_checking or not can_be_drawn or data is None:
             return
         batch = data.samples("val", spread_evenly(len(data.sources["val"].manifest), self.num_images))
         images = pl_module.normalize(batch["image"].to(pl_module.device))

@@ -6,7 +6,7 @@ import torch.distributed
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class SkippedSamples(Callback):
         Raises:
             ValueError: There are more than the limit, on every process.
         """
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, ShardDataModule) or data.bad_samples.limit == 0:
+        data = data_of(trainer)
+        if data is None or data.bad_samples.limit == 0:
             return
         skipped = _of_all_processes(data.bad_samples.seen)
         new = {place: line for place, line in skipped.items() if place not in self._told}

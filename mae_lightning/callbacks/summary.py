@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import ShardDataModule, data_of
 from mae_lightning.data.urls import public_name
 from mae_lightning.tasks import Classification, Task
 
@@ -26,9 +26,9 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         rows = pl_module.summary() if isinstance(pl_module, Task) else {}
-        if isinstance(data, ShardDataModule):
+        if data is not None:
             rows |= _data_rows(data, trainer.world_size)
         rows["device"] = f"{trainer.world_size} x {_device_name(pl_module.device)}, precision {trainer.precision}"
         if isinstance(pl_module, Task):
@@ -52,10 +52,10 @@ class RunSummary(Callback):
 
     def _next(self, trainer: Trainer, pl_module: LightningModule, last: Path) -> str:
         """The command that comes next."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         if self.next_recipe is not None:
             return f"fit --config {self.next_recipe} --model.init_args.init_from={last}"
-        if isinstance(pl_module, Classification) and isinstance(data, ShardDataModule):
+        if isinstance(pl_module, Classification) and data is not None:
             judged_on = data.sources.get("test", data.sources.get("val"))
             held_out = f" --val {public_name(judged_on.name)}" if judged_on is not None else ""
             return f"evaluate {last} --data {public_name(data.sources['train'].name)}{held_out}"

@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks.preemption import REQUEUE_CODE
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 
 EXPIRED_CODE = 124
 """The exit code of a process that waited too long, as timeout(1) has it."""
@@ -252,14 +252,14 @@ class TimeLimits(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Times each saving of a checkpoint from now on, with all processes' waiting for it, and each wait for data."""
-        save, data = trainer.save_checkpoint, getattr(trainer, "datamodule", None)
+        save, data = trainer.save_checkpoint, data_of(trainer)
 
         def timed(*arguments: Any, **options: Any) -> None:
             with self.watchdog.expecting("save", trainer.global_step):
                 save(*arguments, **options)
 
         trainer.save_checkpoint = timed  # type: ignore[method-assign]
-        if isinstance(data, ShardDataModule):
+        if data is not None:
             data.waiting = lambda: self._reading(trainer)
 
     def on_train_batch_end(

@@ -6,7 +6,7 @@ hands them to Lightning.
 """
 
 from mae_lightning.data.batch import Batch
-from mae_lightning.data.module import ShardDataModule
+from mae_lightning.data.module import ShardDataModule, data_of
 from mae_lightning.data.supervised import RandAugmentErase, SingleTryCropFlip
 from mae_lightning.data.transforms import (
     Augmentation,
@@ -28,4 +28,5 @@ __all__ = [
     "RandomResizedCropFlip",
     "ShardDataModule",
     "SingleTryCropFlip",
+    "data_of",
 ]

@@ -32,7 +32,7 @@ from mae_lightning.data.subsets import of_classes, part_of
 from mae_lightning.data.transforms import Augmentation, EvaluationCrop, RandomResizedCropFlip
 from mae_lightning.data.urls import Patience
 
-__all__ = ["ShardDataModule", "Split", "workers_for"]
+__all__ = ["ShardDataModule", "Split", "data_of", "workers_for"]
 
 MAX_AUTO_WORKERS = 16
 
@@ -386,6 +386,12 @@ class ShardDataModule(L.LightningDataModule):
             )
         )
         return self._loaders[-1]
+
+
+def data_of(trainer: object) -> ShardDataModule | None:
+    """What a trainer trains on, where it is ours: Lightning's Trainer has its data module only once it has one."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, ShardDataModule) else None
 
 
 def workers_for(asked: int | Literal["auto"], num_devices: int) -> int:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import mae_lightning
-from mae_lightning.data import Batch, ShardDataModule
+from mae_lightning.data import Batch, data_of
 from mae_lightning.models import (
     MaskedModel,
     MaskSampler,
@@ -142,8 +142,8 @@ class MaskedPretraining(Task):
     @torch.no_grad()
     def _patch_sums(self, num_images: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of the first training crops of the run: this process's part, in whole optimiser steps."""
-        data = getattr(self.trainer, "datamodule", None)
-        assert isinstance(data, ShardDataModule)
+        data = data_of(self.trainer)
+        assert data is not None
         loader = data.train_dataloader()
         steps = -(-num_images // self.global_batch_size)
         batches = islice(loader, min(len(loader), steps * int(self.trainer.accumulate_grad_batches)))

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import data_of
 from mae_lightning.models import repeated_blocks
 from mae_lightning.optim import scaled_lr, warmup_cosine
 from mae_lightning.weights import CARD_KEY, CheckpointCard
@@ -52,8 +52,8 @@ class Task(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuses data whose images change their size in training, where the model does not follow."""
-        data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(data, ShardDataModule) and data.image_size_by_epoch:
+        data = data_of(self.trainer)
+        if stage == "fit" and data is not None and data.image_size_by_epoch:
             self.check_image_sizes(data.image_size_by_epoch.values())
 
     def check_image_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
