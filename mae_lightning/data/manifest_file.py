@@ -134,7 +134,8 @@ def read_description(location: str) -> Description:
         names, mean, std = (
             None if (fact := content[key]) is None else tuple(fact) for key in ("class_names", "mean", "std")
         )
-        return Description(location, content["splits"], names, content["num_channels"], mean, std)
+        splits = {split: dict(record) for split, record in dict(content["splits"]).items()}
+        return Description(location, splits, names, content["num_channels"], mean, std)
     except FileNotFoundError:
         raise FileNotFoundError(f"no manifest at {name}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -151,10 +152,14 @@ def read_table(description: Description, split: str, compare_shards: bool = True
         ValueError: The table or a local shard is not the manifest's.
     """
     record, folder = description.splits[split], description.folder
-    names = [shard["name"] for shard in record["shards"]]
+    try:
+        names = [shard["name"] for shard in record["shards"]]
+        sizes = np.array([shard["bytes"] for shard in record["shards"]], np.int64)
+        location = f"{folder}/{record['table']}"
+    except (KeyError, TypeError, ValueError) as error:
+        name = public_name(description.location)
+        raise ValueError(f"{name} is no manifest of this program: {error!r} of {split}") from None
     base = "" if names and is_remote(names[0]) else folder
-    sizes = np.array([shard["bytes"] for shard in record["shards"]], np.int64)
-    location = f"{folder}/{record['table']}"
     try:
         with open_url(location) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as table:
             keys = Strings(table["key_text"], table["key_ends"])

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +85,16 @@ def load_tokenizer(path: str | Path) -> DiscreteVAE:
         raise FileNotFoundError(f"there is no tokenizer {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            arguments: dict[str, Any] = json.loads((file.metadata() or {}).get(ARCHITECTURE, "null"))
+            said = (file.metadata() or {}).get(ARCHITECTURE)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors: {error}") from None
-    if arguments is None:
+    if said is None:
         raise ValueError(f"{path} is no tokenizer of mae_lightning; its metadata would name {ARCHITECTURE}")
-    tokenizer = DiscreteVAE(**arguments)
-    tokenizer.load_state_dict(state)
+    try:
+        tokenizer = DiscreteVAE(**json.loads(said))
+        tokenizer.load_state_dict(state)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not hold the tokenizer that its metadata describes: {reason}") from None
     return tokenizer.eval().requires_grad_(False)

@@ -64,20 +64,24 @@ class CheckpointCard:
         """The card of a loaded checkpoint.
 
         Raises:
-            ValueError: It has no card, or one of a later format; ``source`` names the file.
+            ValueError: It has no card, a damaged one, or one of a later format; ``source`` names the file.
         """
         if CARD_KEY not in checkpoint:
             raise ValueError(f"{source} was not written by mae_lightning: it does not say what it holds")
-        values: dict[str, Any] = dict(checkpoint[CARD_KEY])
-        if values["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"{source} has checkpoint format {values['format_version']}, this version reads up to {FORMAT_VERSION};"
-                f" it was written by mae_lightning {values['package_version']}"
-            )
-        values.pop("has_decoder")
-        for key, value in values.items():
-            values[key] = tuple(value) if isinstance(value, list) else value
-        return cls(**values)
+        try:
+            said: dict[str, Any] = dict(checkpoint[CARD_KEY])
+            version, writer = said["format_version"], said["package_version"]
+            if version <= FORMAT_VERSION:
+                said.pop("has_decoder")
+                for key, value in said.items():
+                    said[key] = tuple(value) if isinstance(value, list) else value
+                return cls(**said)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{source} has a card that is damaged or none of mae_lightning's: {error!r}") from error
+        raise ValueError(
+            f"{source} has checkpoint format {version}, this version reads up to {FORMAT_VERSION};"
+            f" it was written by mae_lightning {writer}"
+        )
 
 
 def describe(component: object) -> dict[str, Any]:

@@ -76,8 +76,7 @@ def read_folder(folder: Path, said: Said | None = None) -> Weights:
     decoder = {name: value for name, value in state.items() if name.startswith(("decoder", "mask_token"))}
     head = {name: value for name, value in state.items() if name.startswith("head.")}
     encoder = {name: value for name, value in state.items() if name not in decoder | head}
-    epsilon = float(config.get("layer_norm_eps", 1e-12))
-    return _with_card(Weights(str(folder), "hf", encoder, head, decoder, norm_eps=epsilon), config, folder, said)
+    return _with_card(Weights(str(folder), "hf", encoder, head, decoder), config, folder, said)
 
 
 def from_huggingface(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -189,18 +188,23 @@ def _with_card(weights: Weights, config: Mapping[str, Any], folder: Path, said: 
     images = read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     given = said or Said()
     mean, std = given.mean or images.get("image_mean"), given.std or images.get("image_std")
-    said = Said(
-        num_heads=config["num_attention_heads"],
-        decoder_num_heads=config.get("decoder_num_attention_heads"),
-        made_for=_pair(config["image_size"]),
-        mean=tuple(mean) if mean else None,
-        std=tuple(std) if std else None,
-    )
+    try:
+        weights = replace(weights, norm_eps=float(config.get("layer_norm_eps", 1e-12)))
+        said = Said(
+            num_heads=config["num_attention_heads"],
+            decoder_num_heads=config.get("decoder_num_attention_heads"),
+            made_for=_pair(config["image_size"]),
+            mean=tuple(mean) if mean else None,
+            std=tuple(std) if std else None,
+        )
+        names = config.get("id2label", {}) if weights.head else {}
+        class_names = tuple(names[str(index)] for index in range(len(names)))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} has a configuration that is damaged or none of a ViT: {error!r}") from error
     done = completed(weights, said)
-    names = config.get("id2label", {})
     card = done.known
     if weights.head:
-        card = replace(card, class_names=tuple(names[str(index)] for index in range(len(names))) or None)
+        card = replace(card, class_names=class_names or None)
     if weights.decoder:
         card = replace(card, target=describe(NormalizedPixels() if config.get("norm_pix_loss") else Pixels()))
     return replace(done, card=card, assumed=tuple(line for line in done.assumed if "target" not in line))

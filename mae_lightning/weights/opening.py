@@ -85,6 +85,8 @@ def _ours(content: Mapping[str, Any], source: str) -> Weights:
         raise ValueError(
             f"{source} is a tokenizer, not an encoder; its run's tokenizer.safetensors is for the target Tokens"
         )
+    if not isinstance(content["state_dict"], Mapping):
+        raise _no_weights(source)
     state = below(content["state_dict"], PREFIX)
     return replace(_split(state, source, "mae_lightning", card), trained=_trained(content))
 
@@ -92,7 +94,7 @@ def _ours(content: Mapping[str, Any], source: str) -> Weights:
 def _from_state(state: Any, source: str, kind: str, card: CheckpointCard | None) -> Weights:
     """Weights by the names of their tensors."""
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{source} holds no weights: a .ckpt of this package or {{'model': weights}} would be right")
+        raise _no_weights(source)
     state = clean_state_dict(dict(state))
     if any(name.removeprefix("vit.").startswith("embeddings.") for name in state):
         raise ValueError(f"{source} is a Hugging Face file, which does not say what it holds; give its folder")
@@ -103,6 +105,10 @@ def _from_state(state: Any, source: str, kind: str, card: CheckpointCard | None)
     if not any(name.removeprefix("encoder.").startswith("patch_embed.") for name in state):
         raise ValueError(f"{source} holds no vision transformer, its first tensor is '{next(iter(state))}'")
     return _split(state, source, kind, card)
+
+
+def _no_weights(source: str) -> ValueError:
+    return ValueError(f"{source} holds no weights: a .ckpt of this package or {{'model': weights}} would be right")
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

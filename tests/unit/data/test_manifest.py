@@ -109,6 +109,8 @@ def test_remote_shards_keep_their_addresses(make_shards: Shards, tmp_path: Path)
     [
         (lambda path: path.write_text("{"), "is no manifest of this program"),
         (lambda path: path.write_text('{"format": 1}'), "is no manifest of this program"),
+        (lambda path: path.write_text(path.read_text().replace("shards", "sh4rds")), "is no manifest of this program"),
+        (lambda path: path.write_text(path.read_text().replace("splits", "spl1ts")), "is no manifest of this program"),
         (lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 99')), "format 99, and this"),
         (lambda path: next(path.parent.glob("samples-train*")).write_bytes(b"junk"), "cannot be used"),
         (lambda path: path.write_text(path.read_text().replace("digest", "d1gest", 1)), "cannot be used"),

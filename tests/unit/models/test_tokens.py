@@ -157,6 +157,15 @@ def test_other_safetensors_are_refused(tmp_path):
         Tokens(str(tmp_path / "other.safetensors"))
 
 
+@pytest.mark.parametrize("said", ["{", "[1]", '{"a": 1}', '{"stride": "x"}', '{"num_channels": 1, "stride": 8}'])
+def test_metadata_of_another_tokenizer_are_one_line(path, said):
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(path), path, metadata={"mae_lightning.DiscreteVAE": said})
+    with pytest.raises(ValueError, match=r"does not hold the tokenizer that its metadata describes: ."):
+        load_tokenizer(path)
+
+
 def test_a_missing_onnxruntime_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"needs onnxruntime: pip install 'mae-lightning\[export\]'$"):

@@ -51,3 +51,9 @@ def test_later_format_and_foreign_file_are_errors():
         CheckpointCard.from_checkpoint({CARD_KEY: card(format_version=99).to_dict()}, "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt was not written by mae_lightning"):
         CheckpointCard.from_checkpoint({"state_dict": {}}, "x.ckpt")
+
+
+@pytest.mark.parametrize("said", [{}, 3, "text", {**card().to_dict(), "surplus": 1}, {"format_version": "x"}])
+def test_a_damaged_card_is_an_error(said):
+    with pytest.raises(ValueError, match=r"^x\.ckpt has a card that is damaged or none of mae_lightning's: ."):
+        CheckpointCard.from_checkpoint({CARD_KEY: said}, "x.ckpt")

@@ -89,6 +89,17 @@ def other_architecture(folder: Path) -> Path:
     return folder / "hub"
 
 
+def half_a_configuration(folder: Path) -> Path:
+    without_config(folder)
+    (folder / "hub/config.json").write_text(json.dumps({"model_type": "vit", "image_size": 32}))
+    return folder / "hub"
+
+
+def list_of_weights(folder: Path) -> Path:
+    torch.save({"state_dict": [1], "mae_lightning": task().card().to_dict()}, folder / "list.ckpt")
+    return folder / "list.ckpt"
+
+
 def changed_keys(folder: Path) -> Path:
     one = Classification("nano/4", num_classes=3, **IMAGES)
     state = one.state_dict()
@@ -136,6 +147,8 @@ WRONG = {
         start(num_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3),
         r"is \[96, 1, 4, 4\], the model's is \[96, 3, 4, 4\]",
     ),
+    "half a configuration": (half_a_configuration, load_encoder, r"damaged or none of a ViT: KeyError\('num_attention"),
+    "a list of weights": (list_of_weights, load_encoder, r"list\.ckpt holds no weights: a \.ckpt of this package"),
     "truncated": (cut, load_encoder, r"cut\.ckpt is damaged or none"),
     "truncated safetensors": (cut_safetensors, load_encoder, r"cut\.safetensors is damaged or no safetensors file"),
     "a malicious pickle": (malicious, load_encoder, r"evil\.pth holds more than tensors and plain values"),
