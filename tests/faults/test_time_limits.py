@@ -1,9 +1,6 @@
 """R12: whatever hangs or dies is found within a time limit, with the rank and the stacks, and no checkpoint suffers."""
 
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -12,35 +9,21 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_run import DDP, ON_CPU, STEP, fit
 
 from mae_lightning.__main__ import main
 from mae_lightning.callbacks.time_limits import EXPIRED_CODE, GRACE
 from mae_lightning.strategies.durable import is_whole
 from mae_lightning.weights import read_checkpoint
 
-ROOT = Path(__file__).parents[2]
-RUN = [
-    "--config=quickstart/pretrain",
-    "--model.init_args.encoder={dim: 16, depth: 1, num_heads: 2, patch_size: 7}",
-    "--model.init_args.decoder.init_args.dim=16",
-    "--model.init_args.decoder.init_args.depth=1",
-    "--model.init_args.warmup_epochs=0",
-    "--data.init_args.global_batch_size=500",
-    "--data.init_args.val=null",
-    "--run.name=run",
-    "--run.wandb=off",
-    "--trainer.max_epochs=200",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
-    "--trainer.precision=32-true",
-]
+RUN = ["--trainer.max_epochs=200", *ON_CPU]
 LIMIT = 5
-DDP = ["--config=trainer/ddp", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.devices=2"]
 RANKS = [*DDP, "--data.init_args.num_workers=0"]
 WORKERS = ["--trainer.devices=1", "--data.init_args.num_workers=2"]
 CASES = {
@@ -51,21 +34,11 @@ CASES = {
     "4 stop a worker": (WORKERS, "worker", "SIGSTOP", EXPIRED_CODE, f"within {LIMIT} s (--run.limits.read)"),
 }
 ORDINARY = ("2 stop a rank", "3 kill a worker")
-STEP = 13
-"""In the second epoch of ten steps, so that there is a checkpoint before it."""
 
 
-def fit(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], float]:
+def train(folder: Path, *options: str) -> tuple[CompletedProcess[str], float]:
     """Trains until it ends; and the time when it did."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mae_lightning", "--allow-import", "in_run", "fit", *RUN, *options],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fit(folder, *RUN, *options, timeout=120)
     return done, time.time()
 
 
@@ -90,7 +63,7 @@ def test_a_process_that_is_killed_or_stopped_is_found(case: str, tmp_path: Path)
         f"--trainer.callbacks.after={STEP}",
         f"--run.limits={{step: {LIMIT}, read: {LIMIT}}}",
     ]
-    done, ended = fit(tmp_path, *options, *stop)
+    done, ended = train(tmp_path, *options, *stop)
     assert done.returncode == code, done.stderr[-3000:]
     run = tmp_path / "runs/run"
     survivor = 1 if target == "first" else 0
@@ -156,7 +129,7 @@ def test_a_server_that_accepts_and_never_answers_is_found(tmp_path: Path, monkey
     with serving(tmp_path / "served") as address:
         assert main(["index", f"{address}/shard-0.tar", "--out", "index"]) == 0
         threading.Thread(target=silence_after, args=(tmp_path / "runs/run/checkpoints/last.ckpt",), daemon=True).start()
-        done, ended = fit(tmp_path, *WORKERS, "--data.init_args.train=index", f"--run.limits.read={LIMIT}")
+        done, ended = train(tmp_path, *WORKERS, "--data.init_args.train=index", f"--run.limits.read={LIMIT}")
     assert done.returncode == EXPIRED_CODE, done.stderr[-3000:]
     text = (tmp_path / "runs/run/stacks-rank-0.txt").read_text()
     assert f"within {LIMIT} s (--run.limits.read)" in text
