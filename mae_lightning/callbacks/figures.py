@@ -49,6 +49,14 @@ class FigurePictures(Callback):
         self._count, self._named = 0, set[str]()
         self._unfailing = Unfailing("drawing figures")
 
+    def state_dict(self) -> dict[str, int]:
+        """The validations so far."""
+        return {"validations": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes them back."""
+        self._count = state_dict["validations"]
+
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws, unless this is the sanity check before training; every process computes, the first one writes."""

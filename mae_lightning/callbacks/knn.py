@@ -1,6 +1,7 @@
 """k-NN accuracy of the frozen features while training goes on."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -34,13 +35,13 @@ class KNNProbe(Callback):
         self.baselines: dict[str, float] = {}
         self._count = 0
 
-    def state_dict(self) -> dict[str, dict[str, float]]:
-        """The figures measured once, which a resumed run cannot measure again."""
-        return {"baselines": self.baselines}
+    def state_dict(self) -> dict[str, Any]:
+        """The figures measured once, which a resumed run cannot measure again, and the validations so far."""
+        return {"baselines": self.baselines, "validations": self._count}
 
-    def load_state_dict(self, state_dict: dict[str, dict[str, float]]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them back."""
-        self.baselines = state_dict["baselines"]
+        self.baselines, self._count = state_dict["baselines"], state_dict.get("validations", 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures raw pixels and the encoder as it starts."""

@@ -82,11 +82,12 @@ def _data(args: argparse.Namespace) -> "ShardDataModule":
 def _measure(args: argparse.Namespace, data: "ShardDataModule", folder: Path) -> dict[str, Any]:
     """All figures, as plain values."""
     from mae_lightning.data.benchmark import Official, Ours, measure, pixel_difference, write_image_folder
+    from mae_lightning.data.urls import public_name
 
     manifest = _copied(data, args.images, folder / "shards")
     make = replace(data.evaluate, augmentation=data.augmentation)
     figures: dict[str, Any] = {
-        "data": data.sources["train"].name,
+        "data": public_name(data.sources["train"].name),
         "images": len(manifest),
         "image_size": list(data.image_size),
         "augmentation": type(data.augmentation).__name__,

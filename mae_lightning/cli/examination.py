@@ -138,11 +138,12 @@ class Examination:
             return {}
         manifest, accumulation = splits["train"], accumulation_of(trainer)
         ranks, batch = reading_ranks(trainer, launch), data.global_batch_size
-        parts = split_or_none(batch, ranks, accumulation, data.max_micro_batch_size)
+        parts = split_or_none(batch, ranks, accumulation, data.max_micro_batch_size, data.repeats)
         if parts is not None:
             workers = workers_for(data.num_workers, planned_local_ranks(trainer, launch))
-            lanes = data.lanes or lanes_for(manifest, batch)
-            self.found.append(check_readers(manifest, lanes, batch, ranks, parts[1], workers))
+            samples = batch // data.repeats
+            lanes = data.lanes or lanes_for(manifest, samples)
+            self.found.append(check_readers(manifest, lanes, samples, ranks, parts[1], workers))
         arguments = self.configured.parsed.model.init_args
         given = arguments.get("num_classes") if "num_classes" in arguments else None
         takes_labels = "num_classes" in arguments

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mae_lightning.secrets import redact
+
 if TYPE_CHECKING:
     from mae_lightning.data.manifest import Manifest
     from mae_lightning.evaluation.encoders import FrozenEncoder
@@ -195,6 +197,6 @@ def format_table(rows: Sequence[dict[str, str]]) -> str:
 def _write(folder: Path, args: argparse.Namespace, scores: Sequence["Score"], table: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    content = {"settings": settings, "scores": [asdict(score) for score in scores]}
+    content = {"settings": redact(settings), "scores": [asdict(score) for score in scores]}
     (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     (folder / "table.txt").write_text(table + "\n")

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes a row for every sample; the file appears when it is whole."""
     from mae_lightning import load_encoder
     from mae_lightning.data.sources import open_source
+    from mae_lightning.data.urls import public_name
     from mae_lightning.evaluation.predictions import answers, class_columns, features_of, identity, probabilities_of
     from mae_lightning.models import Normalization
     from mae_lightning.weights.files import written_whole
@@ -65,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
             said: Columns = {"features": values.numpy()}
             write(identity(source, indices) | (class_columns(values, named, args.top) if wants_classes else said))
             progress(len(indices))
-    print(f"{args.out}: {args.what} of {len(source.manifest):,} images of {source.name}; {progress.close()}")
+    print(
+        f"{args.out}: {args.what} of {len(source.manifest):,} images of {public_name(source.name)}; {progress.close()}"
+    )
     return 0
 
 

@@ -244,5 +244,6 @@ def with_classes_of(source: Source, training: Source) -> Source:
     if unknown:
         raise WrongLabelsError(f"{source.name} has the class '{unknown[0]}', which {training.name} lacks")
     order = np.array([theirs.index(name) for name in ours])
-    relabelled = replace(source.manifest, label=order[source.manifest.label])
+    label = source.manifest.label
+    relabelled = replace(source.manifest, label=np.where(label == UNLABELLED, UNLABELLED, order[label]))
     return replace(source, manifest=relabelled, class_names=theirs)

@@ -75,10 +75,11 @@ def _loading(model: nn.Module, data: ShardDataModule, trainer: Mapping[str, Any]
         data.max_micro_batch_size,
         len(data.sources["train"].manifest),
         getattr(model, "lr_rule", None),
+        data.repeats,
     )
     workers = workers_for(data.num_workers, local_ranks)
     found = [batch, check_handles(workers)]
-    parts = split_or_none(data.global_batch_size, ranks, accumulation, data.max_micro_batch_size)
+    parts = split_or_none(data.global_batch_size, ranks, accumulation, data.max_micro_batch_size, data.repeats)
     if parts is not None:
         image = data.evaluate.blank(1)
         found.append(check_shared_memory(workers, local_ranks, parts[0] * image.numel() * image.element_size()))

@@ -1,5 +1,7 @@
+import argparse
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 
-from mae_lightning.commands import OneLineParser
+from mae_lightning.commands import OneLineParser, evaluate
 from mae_lightning.commands.evaluate import _manifests, add_arguments, format_table
 from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.protocols import READING_KNN
@@ -64,6 +66,16 @@ def test_one_table_with_what_selected_beside_every_number(cli, images, checkpoin
     assert len(scores[2]["details"]) == 10
     assert all(score["accuracy"] == 1.0 for score in scores if score["labels"] == "100%")  # the levels tell
     assert all(score["seconds"] > 0 for score in scores)
+
+
+def test_the_results_keep_no_secret(tmp_path: Path) -> None:
+    url = "https://me:canary@shards.example.org/manifest.json?token=canary"
+    args = argparse.Namespace(data=url, val=None, out=tmp_path / "out", encoders=["base/16"])
+    evaluate._write(args.out, args, [], "")
+    written = (args.out / "results.json").read_text()
+    assert "canary" not in written
+    assert "shards.example.org/manifest.json" in written
+    assert json.loads(written)["settings"]["encoders"] == ["base/16"]
 
 
 def test_any_timm_encoder_under_the_same_protocol(cli, images, monkeypatch):

@@ -1,6 +1,7 @@
 """The grammar for data, and what each mistake says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_held_out_labels_follow_the_training_names(tmp_path: Path) -> None:
     assert with_classes_of(held_out, training).class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match=r"has the class 'a', which .* lacks"):
         with_classes_of(training, held_out)
+    unlabelled = replace(held_out, manifest=replace(held_out.manifest, label=np.array([-1, 1])))
+    assert with_classes_of(unlabelled, training).manifest.label.tolist() == [-1, 2]
 
 
 def error_of(name: str, role: str = "train") -> str:

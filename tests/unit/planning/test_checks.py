@@ -126,6 +126,16 @@ def test_batch_larger_than_the_data() -> None:
     check_red(check_batch(64, 4, None, None, 50), "50 training samples do not fill", "global_batch_size to 48 or less")
 
 
+def test_batch_of_several_crops_of_each_sample() -> None:
+    finding = check_batch(64, 4, None, None, 50, repeats=2)
+    assert finding == Finding("batch", True, "64 = 16 images x 4 ranks x accumulation 1")
+    too_many = check_batch(128, 4, None, None, 50, repeats=2)
+    check_red(too_many, "50 training samples of 2 crops each do not fill", "global_batch_size to 96 or less")
+    check_red(
+        check_batch(12, 4, None, None, repeats=2), "of 2 crops each, counted in samples", "6 does not divide by 4"
+    )
+
+
 # ---------------------------------------------------------------- disk
 
 
