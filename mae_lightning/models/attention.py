@@ -6,18 +6,15 @@ from jaxtyping import Float
 from timm.layers import attention as timm_attention
 from torch import Tensor, nn
 
-CACHED_BYTES = 2**21
-"""Of attention weights that are made at once on a CPU, so that they stay in its cache until they are used."""
-
 
 class Attention(timm_attention.Attention):
     """timm's attention, with :func:`attend` in place of torch's kernel.
 
     Attributes:
-        by_images: Whether that may be another than torch's; see :func:`fuse_attention`.
+        always_fused: Whether that is torch's kernel everywhere; see :func:`fuse_attention`.
     """
 
-    by_images: bool = True
+    always_fused: bool = False
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], attn_mask: Tensor | None = None, is_causal: bool = False
@@ -28,7 +25,7 @@ class Attention(timm_attention.Attention):
             tokens: Tensor = super().forward(x, attn_mask, is_causal)
             return tokens
         query, key, value = split_heads(self.qkv(x), 3, self.num_heads)
-        read = attend(self.q_norm(query), self.k_norm(key), value, by_images=self.by_images)
+        read = attend(self.q_norm(query), self.k_norm(key), value, always_fused=self.always_fused)
         read = self.norm(read.transpose(1, 2).flatten(2))
         if self.gate is not None:
             read = read * self.gate(x).sigmoid()
@@ -49,26 +46,22 @@ def attend(
     key: Float[Tensor, "batch head token channel"],
     value: Float[Tensor, "batch head token channel"],
     *,
-    by_images: bool = True,
+    always_fused: bool = False,
 ) -> Float[Tensor, "batch head asked channel"]:
-    """softmax(Q K^T / sqrt(d)) V: torch's fused kernel, but a few images at a time written out on a CPU in 16 bits.
+    """softmax(Q K^T / sqrt(d)) V: torch's fused kernel, but written out on a CPU in 16 bits.
 
-    There torch's kernel (2.15) takes two to five times as long, most of it in the backward pass; ``bench step
-    --techniques`` measures it. In other precisions, and on a GPU, the fused kernel is the faster one.
+    There torch's kernel (2.15) takes about three times as long, most of it in the backward pass; ``bench step
+    --techniques`` measures what that makes of a whole step.
     """
-    if not by_images or query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
-        return F.scaled_dot_product_attention(query, key, value)
-    weights_bytes = query.shape[1] * query.shape[2] * key.shape[2] * query.element_size()
-    images = max(1, CACHED_BYTES // weights_bytes)
-    parts = zip(*(torch.split(part, images) for part in (query, key, value)), strict=True)
-    return torch.cat([written_out(*part) for part in parts])
+    is_fused = always_fused or query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16)
+    return (F.scaled_dot_product_attention if is_fused else written_out)(query, key, value)
 
 
 def fuse_attention(model: nn.Module) -> None:
     """Lets all attention of a model be torch's fused kernel, as it is on a GPU, wherever and in whatever it runs."""
     for module in model.modules():
-        if hasattr(module, "by_images"):
-            module.by_images = False  # type: ignore[assignment]
+        if hasattr(module, "always_fused"):
+            module.always_fused = True  # type: ignore[assignment]
 
 
 def written_out(

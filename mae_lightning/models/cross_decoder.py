@@ -82,7 +82,7 @@ class CrossBlock(nn.Module):
         mlp_ratio: Hidden channels of the MLP over ``dim``.
     """
 
-    by_images: bool = True
+    always_fused: bool = False
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class CrossBlock(nn.Module):
         """The tokens, having read the context."""
         (query,) = split_heads(self.query(self.norm1(tokens)), 1, self.num_heads)
         key, value = split_heads(self.key_value(context), 2, self.num_heads)
-        read = attend(query, key, value, by_images=self.by_images).transpose(1, 2).flatten(2)
+        read = attend(query, key, value, always_fused=self.always_fused).transpose(1, 2).flatten(2)
         tokens = tokens + self.proj(read)
         result: Tensor = tokens + self.mlp(self.norm2(tokens))
         return result

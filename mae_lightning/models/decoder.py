@@ -114,7 +114,7 @@ class DecoderBlock(Block):
         assert not is_causal
         attention: Any = self.attn
         query, key, value = split_heads(attention.qkv(self.norm1(x)), 3, attention.num_heads)
-        read = attend(query[:, :, -num_queries:], key, value, by_images=attention.by_images)
+        read = attend(query[:, :, -num_queries:], key, value, always_fused=attention.always_fused)
         asked = x[:, -num_queries:] + attention.proj(read.transpose(1, 2).flatten(2))
         result: Tensor = asked + self.mlp(self.norm2(asked))
         return result

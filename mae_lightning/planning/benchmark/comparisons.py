@@ -102,7 +102,7 @@ TECHNIQUES: dict[Plain, str] = {
     "queries": "last decoder block for masked tokens, not all",
     "order": "visible before masked tokens, not put back",
     "head": "head and loss of masked patches, not all",
-    "attention": "our attention, not written out for the whole batch",
+    "attention": "our attention, not written out everywhere",
     "fused": "our attention, not torch's kernel",
     "input": "bytes from the host, not floats",
 }

@@ -27,7 +27,7 @@ def make_plain(model: MaskedAutoencoder, plain: Plain) -> None:
         plain: ``embed``: all patches by the convolution, of which the visible ones are taken. ``queries``: the last
             decoder block computes the visible tokens too. ``order``: and the decoder's tokens stand in the patches'
             order. ``head``: and all patches are predicted and compared, of which the masked ones count. ``attention``:
-            written out for the whole batch. ``fused``: by torch's kernel, also where ours is another. ``input``: see
+            written out everywhere. ``fused``: by torch's kernel everywhere. ``input``: see
             :class:`Way`.
     """
     if plain in ("queries", "order", "head"):
