@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import DDP, ON_CPU, STEP, fit
+from small_run import DDP, ON_CPU, SHAPES, STEP, fit
 
 from mae_lightning.__main__ import main
 from mae_lightning.callbacks.time_limits import EXPIRED_CODE, GRACE
@@ -25,11 +25,20 @@ from mae_lightning.weights import read_checkpoint
 RUN = ["--trainer.max_epochs=200", *ON_CPU]
 LIMIT = 5
 RANKS = [*DDP, "--data.init_args.num_workers=0"]
+SHARDED = [*SHAPES["fsdp"], "--data.init_args.num_workers=0"]
 WORKERS = ["--trainer.devices=1", "--data.init_args.num_workers=2"]
 CASES = {
     "1 kill a rank": (RANKS, "last", "SIGKILL", 2, "another process of the run is gone"),
     "2 stop a rank": (RANKS, "last", "SIGSTOP", EXPIRED_CODE, f"was not done within {LIMIT} s (--run.limits.step)"),
     "2 stop the first rank": (RANKS, "first", "SIGSTOP", -9, f"was not done within {LIMIT} s (--run.limits.step)"),
+    "1 kill a rank of FSDP2": (SHARDED, "last", "SIGKILL", 2, "another process of the run is gone"),
+    "2 stop a rank of FSDP2": (
+        SHARDED,
+        "last",
+        "SIGSTOP",
+        EXPIRED_CODE,
+        f"not done within {LIMIT} s (--run.limits.step)",
+    ),
     "3 kill a worker": (WORKERS, "worker", "SIGKILL", 2, "DataLoader worker (pid"),
     "4 stop a worker": (WORKERS, "worker", "SIGSTOP", EXPIRED_CODE, f"within {LIMIT} s (--run.limits.read)"),
 }
