@@ -76,7 +76,7 @@ class Target(nn.Module, ABC):
 
     def pixels_of(self, prediction: Float[Tensor, "batch patch output"]) -> Float[Tensor, "batch patch pixel"]:
         """The pixels that a prediction stands for, whatever it was made of; others override :meth:`to_pixels`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has pixel_modes, and neither pixels_of nor to_pixels")
 
     def _check(self, statistics: str) -> None:
         """Refuses a way back to pixels that this target does not have."""
