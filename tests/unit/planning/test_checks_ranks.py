@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from mae_lightning.data import ShardDataModule
 from mae_lightning.planning.checks import Finding
 from mae_lightning.planning.checks.ranks import (
     Launch,
@@ -220,6 +221,20 @@ def test_preflight(tmp_path: Path, free: Callable[[int], None], monkeypatch: pyt
     preflight(model, None, trainer, tmp_path)
     with pytest.raises(ValueError, match=r"^100 kB free in "):
         preflight(model, None, {**trainer, "strategy": "fsdp"}, tmp_path)
+
+
+def test_preflight_counts_several_crops_of_each_sample(tmp_path: Path) -> None:
+    """5,000 images of two crops each fill a batch of 6,000, and not one of 10,002."""
+    model, trainer = nn.Linear(1, 1), {"devices": 1, "accelerator": "cpu", "fast_dev_run": True}
+    fitting, too_large = (
+        ShardDataModule(
+            "fashion_mnist:train", val=None, image_size=28, global_batch_size=size, repeats=2, num_workers=0
+        )
+        for size in (6000, 10_002)
+    )
+    preflight(model, fitting, trainer, tmp_path)
+    with pytest.raises(ValueError, match="5000 training samples of 2 crops each do not fill"):
+        preflight(model, too_large, trainer, tmp_path)
 
 
 def test_more_copies_need_more_disk(tmp_path: Path, free: Callable[[int], None]) -> None:
