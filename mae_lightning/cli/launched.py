@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mae_lightning.planning.checks.ranks import is_slurm
+from mae_lightning.planning.checks.ranks import is_slurm, whole_number
 
 
 def launched_topology(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -13,13 +13,13 @@ def launched_topology(environment: Mapping[str, str]) -> dict[str, Any]:
         environment: Of the process.
 
     Raises:
-        ValueError: Nodes have different numbers of processes, or SLURM was not told how many.
+        ValueError: Nodes have different numbers of processes, SLURM was not told how many, or a variable is no number.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
-        world, local = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
+        world, local = (whole_number(environment, name, 1, 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         return {"num_nodes": world // local, "devices": local}
     if is_slurm(environment):
-        tasks, nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
+        tasks, nodes = (whole_number(environment, name, 1, 1) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
         if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environment:  # Lightning refuses it, too
             raise ValueError(f"SLURM started --ntasks={tasks}; say how many on a node instead: --ntasks-per-node")
         if tasks % nodes:

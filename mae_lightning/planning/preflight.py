@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def _loading(model: nn.Module, data: ShardDataModule, trainer: Mapping[str, Any]
     found = [batch, check_handles(workers)]
     parts = split_or_none(data.global_batch_size, ranks, accumulation, data.max_micro_batch_size, data.repeats)
     if parts is not None:
-        image = data.evaluate.blank(1)
-        found.append(check_shared_memory(workers, local_ranks, parts[0] * image.numel() * image.element_size()))
+        sizes = (data.image_size, *data.image_size_by_epoch.values())
+        image = replace(data.evaluate, image_size=max(sizes, key=math.prod)).blank(1)
+        found.append(check_shared_memory(workers, local_ranks, parts[0] * image.nbytes))
     return found
 
 

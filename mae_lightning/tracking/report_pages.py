@@ -12,6 +12,7 @@ from mae_lightning.tracking.comparison import Comparison
 from mae_lightning.tracking.report_maps import draw_positions
 from mae_lightning.tracking.report_tables import READING, Table, plain_rows, scale_of, sentences, tables
 from mae_lightning.tracking.studies import Column
+from mae_lightning.tracking.trials import REPORT
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1b1f24; }
@@ -38,7 +39,7 @@ def write_report(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
         "report.md": _markdown(comparisons, pictures),
         "report.tex": "\n\n".join(table.latex() for each in comparisons for table in tables(each)[:-1]) + "\n",
         "report.html": _page(comparisons, pictures),
-        "report.json": json.dumps([row for each in comparisons for row in plain_rows(each)], indent=1) + "\n",
+        REPORT: json.dumps([row for each in comparisons for row in plain_rows(each)], indent=1) + "\n",
     }
     for name, text in pages.items():
         (folder / name).write_text(text)

@@ -9,7 +9,7 @@ from typing import Any
 from mae_lightning.tracking.trial_board import FACTS
 from mae_lightning.tracking.wandb_file import OfflineRun, read_offline_run
 
-TRIAL = "trial.json"
+TRIAL, REPORT = "trial.json", "report.json"
 WANDB = ".wandb"
 
 
@@ -63,7 +63,7 @@ def read_trials(places: Sequence[Path]) -> tuple[list[TrialRecord], list[Path]]:
     for place in places:
         found = [(path.parent, json.loads(path.read_text())) for path in sorted(place.rglob(TRIAL))]
         found += _offline_trials(place)
-        if not found:
+        if not found and not (place / REPORT).is_file():  # an earlier report lies beside the trials that a glob names
             raise FileNotFoundError(f"{place} has no trial in it; name the folder of a trial, or of a sweep's trials")
         for folder, content in found:
             if content["finished"] and content["study"]:

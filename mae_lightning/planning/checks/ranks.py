@@ -44,7 +44,7 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """The launch as the environment tells it.
 
     Raises:
-        ValueError: A variable that counts is no number.
+        ValueError: A variable that counts is no whole number, or too small.
     """
     if {"RANK", "WORLD_SIZE"} <= environment.keys():
         return _torchrun(environment)
@@ -61,47 +61,51 @@ def is_slurm(environment: Mapping[str, str]) -> bool:
 
 
 def _torchrun(environment: Mapping[str, str]) -> Launch:
-    world_size = _number(environment, "WORLD_SIZE", 1)
+    world_size = whole_number(environment, "WORLD_SIZE", 1, 1)
     return Launch(
         "torchrun",
-        _number(environment, "RANK", 0),
+        whole_number(environment, "RANK", 0),
         world_size,
-        _number(environment, "LOCAL_RANK", 0),
-        _number(environment, "LOCAL_WORLD_SIZE", 1),
+        whole_number(environment, "LOCAL_RANK", 0),
+        whole_number(environment, "LOCAL_WORLD_SIZE", 1, 1),
         environment.get("MASTER_ADDR", "127.0.0.1"),
-        _number(environment, "MASTER_PORT", DEFAULT_PORT),
+        whole_number(environment, "MASTER_PORT", DEFAULT_PORT),
         environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
 def _slurm(environment: Mapping[str, str]) -> Launch:
     nodes = environment.get("SLURM_NODELIST") or environment.get("SLURM_JOB_NODELIST", "127.0.0.1")
-    world_size = _number(environment, "SLURM_NTASKS", 1)
+    world_size = whole_number(environment, "SLURM_NTASKS", 1, 1)
     return Launch(
         "SLURM",
-        _number(environment, "SLURM_PROCID", 0),
+        whole_number(environment, "SLURM_PROCID", 0),
         world_size,
-        _number(environment, "SLURM_LOCALID", 0),
-        max(1, world_size // _number(environment, "SLURM_NNODES", 1)),
+        whole_number(environment, "SLURM_LOCALID", 0),
+        max(1, world_size // whole_number(environment, "SLURM_NNODES", 1, 1)),
         environment.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes),
-        _number(environment, "MASTER_PORT", SLURM_PORTS + _number(environment, "SLURM_JOB_ID", 0) % 10_000),
+        whole_number(environment, "MASTER_PORT", SLURM_PORTS + whole_number(environment, "SLURM_JOB_ID", 0) % 10_000),
     )
 
 
 def _lightning(environment: Mapping[str, str]) -> Launch:
-    world_size = _number(environment, "WORLD_SIZE", 1)
-    local_rank, node = _number(environment, "LOCAL_RANK", 0), _number(environment, "NODE_RANK", 0)
-    local_world_size = _number(environment, "LOCAL_WORLD_SIZE", world_size)
+    world_size = whole_number(environment, "WORLD_SIZE", 1, 1)
+    local_rank, node = whole_number(environment, "LOCAL_RANK", 0), whole_number(environment, "NODE_RANK", 0)
+    local_world_size = whole_number(environment, "LOCAL_WORLD_SIZE", world_size, 1)
     rank = node * local_world_size + local_rank
     return Launch("Lightning", rank, world_size, local_rank, local_world_size)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, "")
-    try:
-        return int(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"environment variable {name}={text!r} must be a whole number") from error
+def whole_number(environment: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
+    """What a variable says, or the default where it is missing or empty.
+
+    Raises:
+        ValueError: It is no whole number from `least` on.
+    """
+    text = environment.get(name, "") or str(default)
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"environment variable {name}={text!r} must be a whole number of at least {least}")
+    return int(text)
 
 
 # ---------------------------------------------------------------- what the trainer asks for

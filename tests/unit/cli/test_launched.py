@@ -29,6 +29,19 @@ def test_topology(environment: dict[str, str], expected: dict[str, Any]) -> None
     assert launched_topology(environment) == expected
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE='0'"),
+        (SLURM | {"SLURM_NTASKS": "8(x2)"}, r"SLURM_NTASKS='8\(x2\)'"),
+        (SLURM | {"SLURM_NNODES": "0"}, "SLURM_NNODES='0'"),
+    ],
+)
+def test_odd_numbers(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=f"{said} must be a whole number of at least 1"):
+        launched_topology(environment)
+
+
 def test_uneven_nodes() -> None:
     with pytest.raises(ValueError, match="7 tasks on 2 nodes"):
         launched_topology(SLURM | {"SLURM_NTASKS": "7"})

@@ -63,6 +63,8 @@ def test_launch_by_hand() -> None:
 def test_variable_that_is_no_number() -> None:
     with pytest.raises(ValueError, match="WORLD_SIZE='two' must be a whole number"):
         read_launch({"RANK": "0", "WORLD_SIZE": "two"})
+    with pytest.raises(ValueError, match="SLURM_NNODES='0' must be a whole number of at least 1"):
+        read_launch({"SLURM_PROCID": "0", "SLURM_NODELIST": "a", "SLURM_NNODES": "0"})
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,26 @@ def test_preflight_counts_several_crops_of_each_sample(tmp_path: Path) -> None:
     preflight(model, fitting, trainer, tmp_path)
     with pytest.raises(ValueError, match="5000 training samples of 2 crops each do not fill"):
         preflight(model, too_large, trainer, tmp_path)
+
+
+def test_preflight_counts_the_largest_size_of_training(tmp_path: Path, free: Callable[[int], None]) -> None:
+    """A worker's 3 batches of 64 single-channel images of 28 x 28 need 150 kB, of 56 x 56 they need 602 kB."""
+    model, trainer = nn.Linear(1, 1), {"devices": 1, "accelerator": "cpu", "fast_dev_run": True}
+    own, growing = (
+        ShardDataModule(
+            "fashion_mnist:train",
+            val=None,
+            image_size=28,
+            image_size_by_epoch=sizes,
+            global_batch_size=64,
+            num_workers=1,
+        )
+        for sizes in (None, {0: 56, 1: 14})
+    )
+    free(10**5 * 3)
+    preflight(model, own, trainer, tmp_path)
+    with pytest.raises(ValueError, match=r"300 kB free, 1 rank x 1 worker need about 602 kB"):
+        preflight(model, growing, trainer, tmp_path)
 
 
 def test_more_copies_need_more_disk(tmp_path: Path, free: Callable[[int], None]) -> None:

@@ -188,6 +188,15 @@ def test_every_format_has_the_figures_and_the_page_fetches_nothing(sampling, tmp
     assert files[5].read_bytes().startswith(b"%PDF")
 
 
+def test_an_earlier_report_beside_the_trials_is_no_trial(sampling):
+    trials, _ = read_trials([sampling])
+    write_report(compare(trials), sampling / "report")
+    assert read_trials(sorted(sampling.iterdir()))[0] == trials
+    (sampling / "report/report.json").unlink()
+    with pytest.raises(FileNotFoundError, match="report has no trial in it"):
+        read_trials(sorted(sampling.iterdir()))
+
+
 def test_draws_of_one_training_are_paired(tmp_path, monkeypatch):
     few_shot = "trial/few_shot_accuracy"
     study = replace(STUDIES["table_1f"], columns=(Column(few_shot, "5-shot"),))
