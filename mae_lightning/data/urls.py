@@ -173,7 +173,7 @@ class _Retrying(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override]
         for attempt in range(self._patience.tries):
             try:
                 if self._stream is None:

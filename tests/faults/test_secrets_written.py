@@ -18,10 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 import wandb
 
 import mae_lightning
 from mae_lightning.__main__ import main
+from mae_lightning.tasks import MAEPretraining
 from mae_lightning.tracking import build_loggers
 
 ROOT = Path(mae_lightning.__file__).parents[1]
@@ -131,6 +133,24 @@ def test_wandb_keeps_a_command_line_without_secrets(tmp_path: Path, monkeypatch:
     assert leaks(tmp_path) == []
     (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"--data.init_args.train=https://***@host/manifest.json" in kept.read_bytes()
+
+
+def test_benchmarks_and_predictions_name_their_data_without_secrets(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1, of the data that two commands name in what they print and keep."""
+    task = MAEPretraining("nano/4", image_size=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
+    torch.save({"state_dict": task.state_dict(), "mae_lightning": task.card().to_dict()}, "mae.ckpt")
+    url = f"http://me:{TOKENS[1]}@{server}/user/manifest.json"
+    shown = f"http://{server}/user/manifest.json"
+    capsys.readouterr()
+    options = ["--image-size=8", "--images=8", "--rounds=7", "--out=figures.json"]
+    assert main(["bench", "data", "--data", url, *options]) == 0
+    assert main(["predict", "mae.ckpt", "--data", url, "--out", "features.csv", "--what", "features"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count(shown) == 2
+    assert shown in Path("figures.json").read_text()
+    assert leaks(Path(), *printed) == []
 
 
 @pytest.mark.slow
