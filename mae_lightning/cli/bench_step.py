@@ -25,7 +25,8 @@ EPILOG = """\
 A step is what fit does with a batch: the copy to the device, normalisation, masks, loss, gradients and AdamW, on fresh
 noise in bytes; logging is left out. All contenders take turns in every round, after a few steps that warm up, and each
 ratio is the median of the rounds' own ratios. Others get images that the host has normalised beforehand, as their input
-does, and AdamW with torch's foreach, as the official code had it at best.
+does, and AdamW with torch's foreach, as the official code had it at best. On a CPU our step keeps what it frees, as fit
+does there, and each of the others has a process of its own, with memory as it comes.
 
 Rates of the device are measured between the turns: a large matrix product in the step's precision, and a large copy.
 What a step moves is reckoned as if every operation read its inputs from memory and wrote its results there, once each;
@@ -79,11 +80,14 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     import torch
 
+    from mae_lightning.planning.allocator import keep_freed_memory
     from mae_lightning.planning.benchmark.figures import compare, device_name, plain_figures
     from mae_lightning.planning.benchmark.wording import lines_of
 
     device = _device(args.device)
     comparisons = _comparisons(args, device.type)
+    if device.type == "cpu":
+        keep_freed_memory()
     print(f"{device_name(device)}, torch {torch.__version__}")
     tables: list[Table] = []
     for comparison in comparisons:
@@ -118,11 +122,11 @@ def _comparisons(args: argparse.Namespace, device: str) -> list["Comparison"]:
         return [comparisons.table_2(encoder, args.image_size, args.precision, args.compile[0]) for encoder in encoders]
     found = []
     for name, build in _models(args).items():
-        if args.compare:
-            found.append(comparisons.with_peers(name, build, args.precision, args.compile, device))
+        if args.compare or args.techniques:
+            of = comparisons.with_peers if args.compare else comparisons.techniques
+            found.append(of(name, build, args.precision, args.compile, device))
         else:
-            of = comparisons.techniques if args.techniques else comparisons.alone
-            found.append(of(name, build, args.precision, args.compile))
+            found.append(comparisons.alone(name, build, args.precision, args.compile))
     return found
 
 

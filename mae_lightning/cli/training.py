@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -29,6 +30,7 @@ from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, R
 from mae_lightning.cli.saved_config import SavedConfig, changes, plain_settings
 from mae_lightning.cli.settings import read_settings
 from mae_lightning.commands.configs import configs_folder
+from mae_lightning.planning.allocator import keep_freed_memory
 from mae_lightning.planning.preflight import preflight
 from mae_lightning.strategies.durable import DurableCheckpointIO, newest_whole, remove_leftovers
 from mae_lightning.tracking import build_loggers
@@ -237,6 +239,8 @@ class TrainingCLI(LightningCLI):
         last = self.last_checkpoint if self.decision.action == "continue" else None
         rank_zero_only(remove_leftovers)(self.folder, (self.folder / LAST_CHECKPOINT).parent)
         outlast(self.trainer.strategy, self.run_settings.limits)
+        if isinstance(self.trainer.accelerator, CPUAccelerator):
+            keep_freed_memory()
         with self.watchdog:
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
 

@@ -9,21 +9,26 @@ import pytest
 
 from mae_lightning.cli.bench_step import configured_model
 from mae_lightning.models import TransformerDecoder, step_flops
-from mae_lightning.planning.benchmark import rates, rounds
+from mae_lightning.planning.benchmark import rates
+from mae_lightning.planning.benchmark.apart import Apart
 from mae_lightning.planning.benchmark.contender import PARTS
 
 
 def test_against_hugging_face(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SIDES": 64, "COPIED": 2**16}.items():
         monkeypatch.setitem(getattr(rates, name), "cpu", value)
-    monkeypatch.setattr(rounds, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr("mae_lightning.planning.benchmark.contender.TURN_SECONDS", 0.0)
     monkeypatch.setattr("mae_lightning.planning.benchmark.comparisons.PEER_TITLES", {"huggingface": "Hugging Face"})
     monkeypatch.setattr("mae_lightning.planning.benchmark.figures.peak_of_process", lambda candidate, batch_size: 2**30)
+    peers: list[str] = []
+    start = Apart.__init__
+    monkeypatch.setattr(Apart, "__init__", lambda self, one: peers.append(one.title) or start(self, one))
     small = partial(TransformerDecoder, dim=16, num_heads=2)
     monkeypatch.setattr("mae_lightning.planning.benchmark.comparisons.TransformerDecoder", small)
     where = ["--device=cpu", "--encoder=nano/4", "--image-size=16", "--batch-sizes=4", "--precision=fp32"]
     outcome = cli("bench", "step", *where, "--compare", "--rounds=7", "--out=kept/step.json", "--out=kept/step.png")
     assert outcome.code == 0, outcome.err
+    assert peers == ["Hugging Face, fp32", "Hugging Face, bf16"]
     figures = json.loads(Path("kept/step.json").read_text())
     assert {"device", "threads", "versions", "date"} <= figures.keys()
     assert {"torch", "transformers", "mae_lightning"} <= figures["versions"].keys()

@@ -107,6 +107,15 @@ def test_a_trial_of_a_few_batches_leaves_nothing(cli: Callable, small: tuple[str
     assert not (RUN / LAST_CHECKPOINT).exists()
 
 
+def test_training_on_a_cpu_keeps_what_it_frees(
+    cli: Callable, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("mae_lightning.cli.training.keep_freed_memory", lambda: told.append("once"))
+    assert cli("fit", *small, "--trainer.fast_dev_run=true").code == 0
+    assert told == ["once"]
+
+
 def test_an_interruption_keeps_the_run_and_exits_with_130(
     cli: Callable, here: Path, trained: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,12 +105,15 @@ TECHNIQUES: dict[Plain, str] = {
     "attention": "our attention, not written out everywhere",
     "fused": "our attention, not torch's kernel",
     "input": "bytes from the host, not floats",
+    "memory": "freed memory kept, not given back",
 }
+ON_A_CPU: tuple[Plain, ...] = ("memory",)
+"""On a GPU these are nothing of ours."""
 WITHOUT_QUERIES: tuple[Plain, ...] = ("order", "head")
 """These plain ways take the last decoder block's visible tokens too, and are measured against that."""
 
 
-def techniques(model: str, build: Build, precision: Precision, compiled: Iterable[Compiled]) -> Comparison:
+def techniques(model: str, build: Build, precision: Precision, compiled: Iterable[Compiled], device: str) -> Comparison:
     """Our step against the same with one thing done the plain way, one at a time.
 
     Raises:
@@ -118,12 +121,13 @@ def techniques(model: str, build: Build, precision: Precision, compiled: Iterabl
     """
     check_techniques(build("meta"))
     ours = Candidate(_title(Way(precision=precision)), build, Way(precision=precision))
+    titles = {name: title for name, title in TECHNIQUES.items() if device == "cpu" or name not in ON_A_CPU}
     plain = {
-        name: Candidate(f"without: {title}", build, replace(ours.way, plain=name)) for name, title in TECHNIQUES.items()
+        name: Candidate(f"without: {title}", build, replace(ours.way, plain=name)) for name, title in titles.items()
     }
     pairs = [
         Pair(plain["queries"].title if name in WITHOUT_QUERIES else ours.title, plain[name].title, title)
-        for name, title in TECHNIQUES.items()
+        for name, title in titles.items()
     ]
     others = [("fused AdamW, not foreach", replace(ours.way, fused=False))]
     if precision != "fp32":

@@ -1,8 +1,10 @@
 """A model that trains, one step at a time, with the time of each part."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from mae_lightning.models import MaskedAutoencoder, repeated_blocks
 from mae_lightning.optim import parameter_groups
 from mae_lightning.planning.benchmark.peers import peer_of
 from mae_lightning.planning.benchmark.plain import make_plain
+from mae_lightning.planning.benchmark.rates import wait
 from mae_lightning.planning.benchmark.ways import DTYPES, Candidate
 from mae_lightning.tasks import MaskedPretraining
 
@@ -22,6 +25,22 @@ MIDDLE = 127.5
 """Of a pixel in bytes: what the host makes of them when it is the host's task."""
 LR, BETAS, WEIGHT_DECAY = 1e-4, (0.9, 0.95), 0.05
 """So small a rate that a few steps on noise leave every value finite."""
+WARM_UP = 3
+"""Steps: a first that compiles and chooses kernels, a second with the optimiser's values, and one that is timed."""
+TURN_SECONDS, MAX_STEPS = 0.5, 64
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One contender in one round.
+
+    Attributes:
+        seconds: Of a step.
+        parts: Likewise, by part.
+    """
+
+    seconds: float
+    parts: dict[str, float]
 
 
 class Clock:
@@ -81,10 +100,6 @@ class Contender:
         self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, **options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=way.precision == "fp16")
 
-    def noise(self, batch_size: int) -> Tensor:
-        """Fresh images in bytes, on the host."""
-        return torch.randint(256, (batch_size, *self.image_shape), dtype=torch.uint8)
-
     def batch_of(self, images: Tensor) -> Batch:
         """A batch on the host, made of images in bytes as the processes that load data make it."""
         if self.way.takes_floats:
@@ -111,6 +126,24 @@ class Contender:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.clock.mark("optimiser")
+
+    def warm_up(self, batch_size: int) -> int:
+        """Runs a few steps, and returns how many a turn takes to last long enough to be timed."""
+        seconds = 0.0
+        for _ in range(WARM_UP):
+            seconds = self.turn([noise(self.image_shape, batch_size)], 1).seconds
+        return max(1, min(MAX_STEPS, math.ceil(TURN_SECONDS / seconds)))
+
+    def turn(self, images: list[Tensor], steps: int) -> Turn:
+        """Times some steps on batches of images in bytes, which it goes through again if they are fewer."""
+        batches = [self.batch_of(image) for image in images[:steps]]
+        wait(self.device)
+        start = time.perf_counter()
+        for number in range(steps):
+            self.step(batches[number % len(batches)])
+        wait(self.device)
+        seconds = time.perf_counter() - start
+        return Turn(seconds / steps, {part: total / steps for part, total in self.clock.read().items()})
 
     # ---------------------------------------------------------------- models
 
@@ -147,6 +180,11 @@ class Contender:
         if self.way.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.way.precision])
+
+
+def noise(image_shape: tuple[int, ...], batch_size: int) -> Tensor:
+    """Fresh images in bytes, on the host."""
+    return torch.randint(256, (batch_size, *image_shape), dtype=torch.uint8)
 
 
 def _ends_of_ours(model: Any) -> dict[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,12 +12,13 @@ from typing import Any
 import torch
 
 from mae_lightning.data.benchmark import Cost
+from mae_lightning.planning.benchmark.apart import Apart
 from mae_lightning.planning.benchmark.comparisons import Comparison, flops_of
 from mae_lightning.planning.benchmark.contender import Contender
 from mae_lightning.planning.benchmark.memory import peak_of_process
 from mae_lightning.planning.benchmark.peers import PACKAGES, has_peer
 from mae_lightning.planning.benchmark.rates import moved_bytes
-from mae_lightning.planning.benchmark.rounds import Rounds, measure, warm_up
+from mae_lightning.planning.benchmark.rounds import Rounds, measure
 from mae_lightning.planning.benchmark.ways import Build, Candidate, Way
 from mae_lightning.planning.checks.versions import versions
 
@@ -98,10 +100,10 @@ def compare(comparison: Comparison, batch_size: int, rounds: int, device: torch.
     """
     flops = _flops(comparison)  # fails here, before anything is measured
     peaks = _peaks_of_processes(comparison, batch_size) if device.type == "cpu" else {}
-    ready = _Ready(comparison.candidates, batch_size, device, peaks)
-    if not ready.contenders:
-        raise ValueError(f"{comparison.model}: no candidate fits into memory with {batch_size} images; take fewer")
-    found = measure(ready.contenders, ready.steps, batch_size, rounds)
+    with closing(_Ready(comparison.candidates, batch_size, device, peaks)) as ready:
+        if not ready.contenders:
+            raise ValueError(f"{comparison.model}: no candidate fits into memory with {batch_size} images; take fewer")
+        found = measure(ready.contenders, ready.steps, batch_size, rounds)
     rows = _rows(comparison, flops, ready, found, batch_size)
     ratios = [
         Ratio(pair.title or f"{pair.fast} over {pair.slow}", found.ratio(pair.fast, pair.slow), pair.flops, pair.paper)
@@ -133,7 +135,7 @@ class _Ready:
     def __init__(
         self, candidates: Iterable[Candidate], batch_size: int, device: torch.device, peaks: dict[str, int | None]
     ) -> None:
-        self.contenders: dict[str, Contender] = {}
+        self.contenders: dict[str, Contender | Apart] = {}
         self.steps: dict[str, int] = {}
         self.peaks, self.too_large = peaks, list[str]()
         torch.compiler.reset()  # a model compiled for another batch size would be compiled for any
@@ -151,10 +153,17 @@ class _Ready:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
-        contender = self.contenders[candidate.title] = Contender(candidate, device)
-        self.steps[candidate.title] = warm_up(contender, batch_size)
+        is_apart = not is_cuda and not candidate.way.keeps_memory
+        contender = self.contenders[candidate.title] = Apart(candidate) if is_apart else Contender(candidate, device)
+        self.steps[candidate.title] = contender.warm_up(batch_size)
         if is_cuda:
             self.peaks[candidate.title] = torch.cuda.max_memory_allocated(device) - before
+
+    def close(self) -> None:
+        """Ends the processes of those that have one."""
+        for contender in self.contenders.values():
+            if isinstance(contender, Apart):
+                contender.close()
 
 
 def _peaks_of_processes(comparison: Comparison, batch_size: int) -> dict[str, int | None]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mae_lightning.planning.benchmark.contender import Contender
+from mae_lightning.planning.allocator import keep_freed_memory
+from mae_lightning.planning.benchmark.contender import Contender, noise
 from mae_lightning.planning.benchmark.peers import peer_of
 from mae_lightning.planning.benchmark.ways import Candidate
 
@@ -29,6 +30,8 @@ def peak_of_process(candidate: Candidate, batch_size: int) -> int | None:
 
 def _measure(candidate: Candidate, batch_size: int, threads: int) -> int:
     torch.set_num_threads(threads)
+    if candidate.way.keeps_memory:
+        keep_freed_memory()
     task = candidate.build("meta")
     if not candidate.way.is_ours:
         with torch.device("meta"):
@@ -36,7 +39,7 @@ def _measure(candidate: Candidate, batch_size: int, threads: int) -> int:
     before = _status("VmRSS")
     contender = Contender(candidate, torch.device("cpu"))
     for _ in range(STEPS):
-        contender.step(contender.batch_of(contender.noise(batch_size)))
+        contender.step(contender.batch_of(noise(contender.image_shape, batch_size)))
     return _status("VmHWM") - before
 
 

@@ -1,34 +1,15 @@
 """Rounds in which all contenders take turns, so that all of them see the same machine."""
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
 from mae_lightning.data.benchmark import Cost
-from mae_lightning.planning.benchmark.contender import PARTS, Contender
-from mae_lightning.planning.benchmark.rates import copy_rate, matrix_rate, wait
+from mae_lightning.planning.benchmark.apart import Apart
+from mae_lightning.planning.benchmark.contender import PARTS, Contender, Turn, noise
+from mae_lightning.planning.benchmark.rates import copy_rate, matrix_rate
 
-WARM_UP = 3
-"""Steps: a first that compiles and chooses kernels, a second with the optimiser's values, and one that is timed."""
-TURN_SECONDS, MAX_STEPS = 0.5, 64
 FRESH = 8
 """Batches of noise a round; a turn of more steps goes through them again."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One contender in one round.
-
-    Attributes:
-        seconds: Of a step.
-        parts: Likewise, by part.
-    """
-
-    seconds: float
-    parts: dict[str, float]
 
 
 @dataclass
@@ -74,21 +55,9 @@ class Rounds:
         return Cost.of([moved / seconds / rate for seconds, rate in pairs])
 
 
-def warm_up(contender: Contender, batch_size: int) -> int:
-    """Runs a few steps, and returns how many a turn takes to last long enough to be timed."""
-    seconds = 0.0
-    for _ in range(WARM_UP):
-        batch = contender.batch_of(contender.noise(batch_size))
-        wait(contender.device)
-        start = time.perf_counter()
-        contender.step(batch)
-        wait(contender.device)
-        seconds = time.perf_counter() - start
-    contender.clock.read()
-    return max(1, min(MAX_STEPS, math.ceil(TURN_SECONDS / seconds)))
-
-
-def measure(contenders: Mapping[str, Contender], steps: Mapping[str, int], batch_size: int, rounds: int) -> Rounds:
+def measure(
+    contenders: Mapping[str, Contender | Apart], steps: Mapping[str, int], batch_size: int, rounds: int
+) -> Rounds:
     """Times all contenders on the same fresh noise, and the device beside them.
 
     Args:
@@ -102,22 +71,11 @@ def measure(contenders: Mapping[str, Contender], steps: Mapping[str, int], batch
     some = contenders[titles[0]]
     precisions = sorted({contender.way.precision for contender in contenders.values()})
     for number in range(rounds):
-        images = [some.noise(batch_size) for _ in range(min(FRESH, max(steps.values())))]
+        images = [noise(some.image_shape, batch_size) for _ in range(min(FRESH, max(steps.values())))]
         turn = number % len(titles)
         for title in titles[turn:] + titles[:turn]:
-            found.turns[title].append(_turn(contenders[title], images, steps[title]))
+            found.turns[title].append(contenders[title].turn(images, steps[title]))
         for precision in precisions:
             found.matrix_rates.setdefault(precision, []).append(matrix_rate(some.device, precision))
         found.copy_rates.append(copy_rate(some.device))
     return found
-
-
-def _turn(contender: Contender, images: list[torch.Tensor], steps: int) -> Turn:
-    batches = [contender.batch_of(image) for image in images[:steps]]
-    wait(contender.device)
-    start = time.perf_counter()
-    for number in range(steps):
-        contender.step(batches[number % len(batches)])
-    wait(contender.device)
-    seconds = time.perf_counter() - start
-    return Turn(seconds / steps, {part: total / steps for part, total in contender.clock.read().items()})

@@ -16,7 +16,7 @@ Compiled = Literal["none", "blocks", "whole", "graphs"]
 COMPILED: tuple[Compiled, ...] = ("none", "blocks", "whole", "graphs")
 """By torch.compile: nothing, each block, the model, the model with CUDA graphs."""
 
-Plain = Literal["", "embed", "order", "head", "queries", "attention", "fused", "input"]
+Plain = Literal["", "embed", "order", "head", "queries", "attention", "fused", "input", "memory"]
 """What is done the plain way: nothing; or see :mod:`mae_lightning.planning.benchmark.plain`."""
 
 Build = Callable[[str], MaskedPretraining]
@@ -49,6 +49,11 @@ class Way:
     def is_ours(self) -> bool:
         """Whether the model is this package's."""
         return self.model == "ours"
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether freed memory is kept for the next step on a CPU, as ``fit`` does it."""
+        return self.is_ours and self.plain != "memory"
 
     @property
     def takes_floats(self) -> bool:

@@ -1,7 +1,9 @@
 """`bench step`: its figures, and that every way of running a step is the same step."""
 
 import copy
+import multiprocessing
 import statistics
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -10,10 +12,11 @@ import torch
 from mae_lightning.data.benchmark import Cost
 from mae_lightning.models import NormalizedPixels, PatchMask, TransformerDecoder, ViTSize, step_flops
 from mae_lightning.planning.benchmark import comparisons, figures, memory, peers, rates, rounds
+from mae_lightning.planning.benchmark.apart import Apart
 from mae_lightning.planning.benchmark.comparisons import Comparison, alone, table_2, techniques, with_peers
-from mae_lightning.planning.benchmark.contender import PARTS, Contender
+from mae_lightning.planning.benchmark.contender import PARTS, Contender, Turn, noise
 from mae_lightning.planning.benchmark.plain import make_plain
-from mae_lightning.planning.benchmark.rounds import Rounds, Turn
+from mae_lightning.planning.benchmark.rounds import Rounds
 from mae_lightning.planning.benchmark.ways import Candidate, Way
 from mae_lightning.planning.benchmark.wording import lines_of
 from mae_lightning.tasks import MAEPretraining
@@ -32,7 +35,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is measured on little work."""
     monkeypatch.setitem(rates.SIDES, "cpu", 64)
     monkeypatch.setitem(rates.COPIED, "cpu", 2**16)
-    monkeypatch.setattr(rounds, "TURN_SECONDS", 0.02)
+    monkeypatch.setattr("mae_lightning.planning.benchmark.contender.TURN_SECONDS", 0.02)
 
 
 def run(comparison: Comparison, batch_size: int = 4) -> figures.Table:
@@ -86,7 +89,7 @@ def test_contenders_take_turns_on_the_same_noise(monkeypatch: pytest.MonkeyPatch
         seen.append((contender.candidate.title, images[0]))
         return Turn(1.0, {})
 
-    monkeypatch.setattr(rounds, "_turn", spy)
+    monkeypatch.setattr(Contender, "turn", spy)
     rounds.measure(contenders, dict.fromkeys("abc", 2), 4, 7)
     titles = "".join(title for title, _ in seen)
     assert titles == "abcbcacab" * 2 + "abc"
@@ -95,6 +98,24 @@ def test_contenders_take_turns_on_the_same_noise(monkeypatch: pytest.MonkeyPatch
         assert all(each is first for each in others)
         assert first.float().std() > 50
     assert not torch.equal(seen[0][1], seen[3][1])
+
+
+@pytest.mark.usefixtures("_quick")
+def test_memory_given_back_takes_a_process_of_its_own() -> None:
+    """With an allocator that nobody has set; all take turns as before."""
+    model = partial(comparisons.named_model, "nano/4", 16)
+    ways = {"ours": Way(), "given back": Way(plain="memory")}
+    candidates = tuple(Candidate(title, model, way) for title, way in ways.items())
+    with closing(figures._Ready(candidates, 4, CPU, {})) as ready:
+        kinds = [type(ready.contenders[title]) for title in ways]
+        found = rounds.measure(ready.contenders, ready.steps, 4, 7)
+        processes = multiprocessing.active_children()
+    assert kinds == [Contender, Apart]
+    assert len(processes) == 1
+    assert not multiprocessing.active_children()
+    for title in ways:
+        assert all(set(turn.parts) == set(PARTS) - {"forward"} for turn in found.turns[title])
+        assert all(0 < sum(turn.parts.values()) < turn.seconds for turn in found.turns[title])
 
 
 @pytest.mark.parametrize("plain", ["embed", "order", "head", "queries", "attention", "fused"])
@@ -136,7 +157,7 @@ def test_every_way_trains(way: Way) -> None:
     contender = Contender(Candidate("", tiny, way), CPU)
     before = copy.deepcopy(contender.model.state_dict())
     for _ in range(2):
-        contender.step(contender.batch_of(contender.noise(4)))
+        contender.step(contender.batch_of(noise(contender.image_shape, 4)))
     changed = [name for name, value in contender.model.state_dict().items() if not torch.equal(value, before[name])]
     still = [name for name in before if name not in changed]
     assert all("pos" in name for name in still), still
@@ -151,7 +172,7 @@ def test_others_have_our_sizes_and_get_floats() -> None:
     ours, others = ([p.numel() for p in model.parameters() if p.requires_grad] for model in (task.model, theirs))
     assert sum(ours) == sum(others)
     contender = Contender(Candidate("", tiny, Way("huggingface", "fp32")), CPU)
-    images = contender.noise(4)
+    images = noise(contender.image_shape, 4)
     batch = contender.batch_of(images)
     assert batch["image"].dtype == torch.float32
     assert (batch["image"].min(), batch["image"].max()) == (-1, pytest.approx(1, abs=0.01))
@@ -174,9 +195,10 @@ def test_what_is_compared() -> None:
     official = comparison.candidates[-1].way
     assert (official.precision, official.explicit, official.waits, official.fused) == ("fp16", True, True, False)
     assert len(comparison.pairs) == 2 * (len(comparison.candidates) - 2)
-    one_by_one = techniques("m", tiny, "bf16", ["none"])
-    assert len(one_by_one.pairs) == len(one_by_one.candidates) - 1 == 9
+    one_by_one = techniques("m", tiny, "bf16", ["none"], "cpu")
+    assert len(one_by_one.pairs) == len(one_by_one.candidates) - 1 == 10
     assert {pair.slow for pair in one_by_one.pairs} == {one.title for one in one_by_one.candidates[1:]}
+    assert len(techniques("m", tiny, "bf16", ["none"], "cuda").pairs) == 9
 
 
 def test_what_cannot_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +206,7 @@ def test_what_cannot_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^--compare: others have the paper's masked autoencoder of square images"):
         with_peers("m", other, "bf16", ["none"], "cpu")
     with pytest.raises(ValueError, match=r"^--techniques: the plain ways are those of the paper's"):
-        techniques("m", other, "bf16", ["none"])
+        techniques("m", other, "bf16", ["none"], "cpu")
     monkeypatch.setitem(peers.PACKAGES, "huggingface", "no-such-package")
     with pytest.raises(ValueError, match=r"^--compare needs no-such-package, which is not installed: pip install no-"):
         with_peers("m", tiny, "bf16", ["none"], "cpu")
@@ -194,7 +216,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def warm_up(contender: Contender, batch_size: int) -> int:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(figures, "warm_up", warm_up)
+    monkeypatch.setattr(Contender, "warm_up", warm_up)
     with pytest.raises(ValueError, match=r"^m: no candidate fits into memory with 4 images; take fewer$"):
         run(Comparison("m", tiny, (Candidate("a", tiny, Way()),), measures_memory=False))
 
