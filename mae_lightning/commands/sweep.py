@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", metavar="FILE", help="sweep file, or a shipped one: sweeps/quickstart/figure_5")
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="of the trials (default: runs/NAME of the sweep)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time (default: 1)")
+    jobs_help = "trials at a time, each with its share of the cores (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs_help)
     parser.add_argument("--dry-run", action="store_true", help="print the commands, one a line")
     parser.add_argument("--trials", type=int, metavar="N", help="how many to draw of a random search, or run of a grid")
     parser.add_argument("--seed", type=int, default=0, help="of a random search (default: 0)")
@@ -111,6 +113,16 @@ def _is_constant(parameter: dict[str, object]) -> bool:
     return "value" in parameter or (isinstance(values, list) and len(values) == 1)
 
 
+def environment(width: int) -> dict[str, str]:
+    """A trial's: each of several at a time has its share of the cores, as threads of more than there are only wait.
+
+    Args:
+        width: How many run side by side. A number of threads that the user gave stays.
+    """
+    share = max(1, len(os.sched_getaffinity(0)) // width)
+    return ({"OMP_NUM_THREADS": str(share)} if width > 1 else {}) | os.environ
+
+
 class _Pool:
     """Runs trials side by side and says how far it is."""
 
@@ -144,6 +156,7 @@ class _Pool:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
+                    env=environment(self.width),
                     start_new_session=True,  # an interruption reaches it once, through this process
                 )
                 self._running.add(process)

@@ -1,6 +1,7 @@
 """Trials: their grammar, their figures, and going on after being stopped; and local sweeps of them."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from mae_lightning.commands.stages import Stage, StageRecord
+from mae_lightning.commands.sweep import environment
 from mae_lightning.commands.sweep_file import read_sweep
 from mae_lightning.commands.trial import _encoder_for, parse
 from mae_lightning.tracking.trials import read_trials
@@ -20,7 +22,7 @@ from mae_lightning.tracking.wandb_file import read_offline_run
 ROOT = Path(__file__).parents[2]
 
 FAKE = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 words = sys.argv[3:]
 given = dict(word.removeprefix("--").split("=", 1) for word in words[1:] if word.startswith("--") and "=" in word)
 folder = pathlib.Path(given["run.dir"]) / given["run.name"]
@@ -37,6 +39,7 @@ value = given.get("model.init_args.mask_ratio", "0.75")
 (folder / "config.yaml").write_text(f"seed_everything: {given['seed_everything']}\\nmask_ratio: {value}\\n")
 (folder / "checkpoints/last.ckpt").write_bytes((here / "last.ckpt").read_bytes())
 print("from", given.get("model.init_args.init_from"))
+print("threads", os.environ.get("OMP_NUM_THREADS"))
 """
 
 
@@ -207,6 +210,19 @@ def test_a_killed_sweep_runs_only_what_is_missing(cli, here, fake, monkeypatch):
     folders = [Path(line).parent.name for line in (here / "calls").read_text().splitlines()]
     assert folders == [f"mask_ratio={ratio}" for ratio in (0.25, 0.5, 0.5, 0.75)]
     assert json.loads((here / "runs/three/mask_ratio=0.5/trial.json").read_text())["seed"] == 4
+
+
+def test_trials_side_by_side_share_the_cores(cli, here, fake, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (here / "three.yaml").write_text(SWEEP)
+    assert cli("sweep", "three.yaml", fake, "--run.wandb=off", "--jobs=2", "--trials=2").code == 0
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    logs = [path.read_text() for path in here.glob("runs/three/*/pretrain.log")]
+    assert [log.splitlines()[-1] for log in logs] == [f"threads {share}"] * 2
+    assert "OMP_NUM_THREADS" not in environment(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert environment(2)["OMP_NUM_THREADS"] == "7"
 
 
 def test_dry_run_prints_commands_that_a_shell_takes(cli, here):
