@@ -23,10 +23,10 @@ NUM_CLASSES = 1000
 
 EPILOG = """\
 A step is what fit does with a batch: the copy to the device, normalisation, masks, loss, gradients and AdamW, on fresh
-noise in bytes; logging is left out. All contenders take turns in every round, after a few steps that warm up, and each
-ratio is the median of the rounds' own ratios. Others get images that the host has normalised beforehand, as their input
-does, and AdamW with torch's foreach, as the official code had it at best. On a CPU our step keeps what it frees, as fit
-does there, and each of the others has a process of its own, with memory as it comes.
+noise in bytes; logging is left out. All contenders take turns in every round, each turn after a step that is not timed,
+and each ratio is the median of the rounds' own ratios. Others get images that the host has normalised beforehand, as
+their input does, and torch's AdamW as it comes, as the official code has it. On a CPU our step keeps what it frees, as
+fit does there, and each of the others has a process of its own, with memory as it comes.
 
 Rates of the device are measured between the turns: a large matrix product in the step's precision, and a large copy.
 What a step moves is reckoned as if every operation read its inputs from memory and wrote its results there, once each;

@@ -129,7 +129,7 @@ def techniques(model: str, build: Build, precision: Precision, compiled: Iterabl
         Pair(plain["queries"].title if name in WITHOUT_QUERIES else ours.title, plain[name].title, title)
         for name, title in titles.items()
     ]
-    others = [("fused AdamW, not foreach", replace(ours.way, fused=False))]
+    others = [("fused AdamW, not as it comes", replace(ours.way, fused=False))]
     if precision != "fp32":
         others.append((f"{precision}, not fp32", replace(ours.way, precision="fp32")))
     candidates = [Candidate(f"without: {title}", build, way) for title, way in others]

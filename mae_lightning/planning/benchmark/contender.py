@@ -25,8 +25,8 @@ MIDDLE = 127.5
 """Of a pixel in bytes: what the host makes of them when it is the host's task."""
 LR, BETAS, WEIGHT_DECAY = 1e-4, (0.9, 0.95), 0.05
 """So small a rate that a few steps on noise leave every value finite."""
-WARM_UP = 3
-"""Steps: a first that compiles and chooses kernels, a second with the optimiser's values, and one that is timed."""
+WARM_UP = 2
+"""Turns of two steps: a first that compiles and chooses kernels, then those with the optimiser's values."""
 TURN_SECONDS, MAX_STEPS = 0.5, 64
 
 
@@ -96,8 +96,7 @@ class Contender:
         self.model = self._ours(task) if way.is_ours else self._peer(task)
         no_decay = task.model.no_weight_decay() if way.is_ours else ()
         groups = parameter_groups(self.model, WEIGHT_DECAY, no_decay)
-        options: dict[str, bool] = {"fused": True} if way.fused else {"foreach": True}
-        self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, **options)
+        self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, fused=way.fused or None)
         self.scaler = torch.amp.GradScaler(device.type, enabled=way.precision == "fp16")
 
     def batch_of(self, images: Tensor) -> Batch:
@@ -135,9 +134,15 @@ class Contender:
         return max(1, min(MAX_STEPS, math.ceil(TURN_SECONDS / seconds)))
 
     def turn(self, images: list[Tensor], steps: int) -> Turn:
-        """Times some steps on batches of images in bytes, which it goes through again if they are fewer."""
+        """Times some steps on batches of images in bytes, which it goes through again if they are fewer.
+
+        A step before them is not timed: in a training step follows step, and the first after the turns of others is
+        slower than those that follow it.
+        """
         batches = [self.batch_of(image) for image in images[:steps]]
+        self.step(batches[0])
         wait(self.device)
+        self.clock.read()
         start = time.perf_counter()
         for number in range(steps):
             self.step(batches[number % len(batches)])

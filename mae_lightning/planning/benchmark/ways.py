@@ -31,7 +31,8 @@ class Way:
         model: Whose implementation.
         precision: Of matrix products.
         compiled: What of the model, which has to be ours.
-        fused: Whether AdamW is one kernel; otherwise it is torch's loop over all parameters at once (``foreach``).
+        fused: Whether AdamW is one kernel; otherwise it is ``torch.optim.AdamW`` as it comes: on a CPU a loop over
+            the parameters, on a GPU ``foreach``.
         plain: What our model does the plain way.
         explicit: Whether the other's attention is written out, instead of torch's scaled_dot_product_attention.
         waits: Whether the host waits for every loss.

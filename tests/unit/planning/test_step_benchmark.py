@@ -3,12 +3,14 @@
 import copy
 import multiprocessing
 import statistics
+import time
 from contextlib import closing
 from functools import partial
 
 import pytest
 import torch
 
+from mae_lightning.data import Batch
 from mae_lightning.data.benchmark import Cost
 from mae_lightning.models import NormalizedPixels, PatchMask, TransformerDecoder, ViTSize, step_flops
 from mae_lightning.planning.benchmark import comparisons, figures, memory, peers, rates, rounds
@@ -98,6 +100,27 @@ def test_contenders_take_turns_on_the_same_noise(monkeypatch: pytest.MonkeyPatch
         assert all(each is first for each in others)
         assert first.float().std() > 50
     assert not torch.equal(seen[0][1], seen[3][1])
+
+
+def test_a_turn_does_not_time_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    contender = Contender(Candidate("", tiny, Way(precision="fp32")), CPU)
+    step, pauses = contender.step, iter([1.0, 0.0, 0.0])
+
+    def slow_at_first(batch: Batch) -> None:
+        time.sleep(next(pauses))
+        step(batch)
+
+    monkeypatch.setattr(contender, "step", slow_at_first)
+    turn = contender.turn([noise(contender.image_shape, 4)], 2)
+    assert next(pauses, None) is None
+    assert turn.seconds < 0.5  # of the second that the first took, none
+    assert 0.5 * turn.seconds < sum(turn.parts.values()) < turn.seconds
+
+
+@pytest.mark.parametrize(("fused", "chosen"), [(True, True), (False, None)])
+def test_adamw_is_fused_or_as_it_comes(fused: bool, chosen: bool | None) -> None:
+    optimizer = Contender(Candidate("", tiny, Way(fused=fused)), CPU).optimizer
+    assert {(group["fused"], group["foreach"]) for group in optimizer.param_groups} == {(chosen, None)}
 
 
 @pytest.mark.usefixtures("_quick")
