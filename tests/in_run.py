@@ -19,7 +19,7 @@ class StopAt(Callback):
     """Sends a signal, from within the run, once.
 
     Args:
-        moment: When.
+        moment: When; a validation is one of ``test``, too.
         signal: Which.
         target: Whom: the first process, the last, all of them, what started them, or a loader's worker of the last.
         times: How often, one after the other.
@@ -70,6 +70,8 @@ class StopAt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._send(trainer, "validation")
+
+    on_test_batch_start = on_validation_batch_start
 
 
 class SameWeights(Callback):

@@ -32,7 +32,7 @@ STEP = 13
 
 
 def fit(
-    folder: Path, *options: str, launcher: tuple[str, ...] = (), timeout: float = 240
+    folder: Path, *options: str, launcher: tuple[str, ...] = (), timeout: float = 240, command: str = "fit"
 ) -> subprocess.CompletedProcess[str]:
     """Trains until it ends.
 
@@ -41,9 +41,10 @@ def fit(
         options: Beside `SMALL`.
         launcher: Words of ``python -m`` that start it.
         timeout: Seconds.
+        command: ``validate`` and ``test`` judge what was trained.
     """
     return subprocess.run(
-        [sys.executable, "-m", *launcher, "mae_lightning", "--allow-import=in_run", "fit", *SMALL, *options],
+        [sys.executable, "-m", *launcher, "mae_lightning", "--allow-import=in_run", command, *SMALL, *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -23,6 +23,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks.preemption import REQUEUE_CODE
@@ -39,6 +40,9 @@ GRACE = 5.0
 RESERVE = 60.0
 """Seconds over the longest limit after which torch, or the thread that needs no interpreter, ends what we could not."""
 
+START = "the start"
+"""Where a process is before its first batch is done."""
+
 What = Literal["start", "step", "read", "save", "other"]
 
 
@@ -47,11 +51,12 @@ class Limits:
     """Seconds that each process of a run waits before it writes the stacks of its threads and ends; 0 is for ever.
 
     Args:
-        start: Until its first step is done: meeting the other processes, opening the data, compiling.
-        step: For a batch of training or validation once it is read; other processes that hang are found here.
+        start: Until its first step, of ``validate`` and ``test`` the first batch, is done: meeting the other processes,
+            opening the data, compiling.
+        step: For a batch of training, validation or test once it is read; other processes that hang are found here.
         read: For the next batch.
         save: For a checkpoint.
-        other: For the end of a validation, with its probes and pictures, and for the end of the run.
+        other: For the end of a validation or test, with its probes and pictures, and for the end of the run.
     """
 
     start: float = 3600.0
@@ -71,21 +76,21 @@ class Limits:
 
 
 WAITED_FOR: dict[What, tuple[str, str]] = {
-    "start": ("the first step was not done", "another process did not come, or the data do not answer"),
-    "step": ("step {step} was not done", "another process hangs or is gone: look at its stacks too"),
-    "read": ("no batch came for step {step}", "a loader's worker hangs, or the shards' disk or server does not answer"),
-    "save": ("the checkpoint of step {step} was not written", "the disk or another process hangs"),
-    "other": ("what follows step {step} was not done", "a probe or picture takes longer, or another process hangs"),
+    "start": ("the first batch was not done", "another process did not come, or the data do not answer"),
+    "step": ("a batch of {place} was not done", "another process hangs or is gone: look at its stacks too"),
+    "read": ("no batch came for {place}", "a loader's worker hangs, or the shards' disk or server does not answer"),
+    "save": ("the checkpoint of {place} was not written", "the disk or another process hangs"),
+    "other": ("what follows {place} was not done", "a probe or picture takes longer, or another process hangs"),
 }
 """What did not happen, and what may be the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Wait:
-    """What a process waits for, and at which optimiser step."""
+    """What a process waits for, and where: at an optimiser step, in a validation, in the test."""
 
     what: What
-    step: int
+    place: str
 
 
 class Watchdog:
@@ -103,30 +108,31 @@ class Watchdog:
     Args:
         limits: In seconds.
         folder: The run's folder.
+        remedy: How the work comes to its end after all, for the message.
     """
 
-    def __init__(self, limits: Limits, folder: Path) -> None:
-        self.limits, self.folder = limits, folder
-        self._wait = Wait("start", 0)
+    def __init__(self, limits: Limits, folder: Path, remedy: str) -> None:
+        self.limits, self.folder, self.remedy = limits, folder, remedy
+        self._wait = Wait("start", START)
         self._children: list[subprocess.Popen[bytes]] = []
         self._ended = threading.Event()
 
-    def expect(self, what: What, step: int) -> None:
+    def expect(self, what: What, place: str) -> None:
         """From now on the process waits for this."""
-        self._wait = Wait(what, step)
+        self._wait = Wait(what, place)
 
     @contextmanager
-    def expecting(self, what: What, step: int) -> Iterator[None]:
+    def expecting(self, what: What, place: str) -> Iterator[None]:
         """Waits for this meanwhile, and then anew for what it waited for before."""
         before = self._wait
-        self.expect(what, step)
+        self.expect(what, place)
         try:
             yield
         finally:
-            self.expect(before.what, before.step)
+            self.expect(before.what, before.place)
 
     def __enter__(self) -> None:
-        self.expect("start", 0)
+        self.expect("start", START)
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=(self._ended,), name="time limits", daemon=True).start()
 
@@ -137,9 +143,9 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         reason = lost_process(error)
         if error is not None and reason is not None:
-            line = f"at step {self._wait.step}: {reason}"
+            line = f"at {self._wait.place}: {reason}"
             stacks = self._write_stacks("".join([line, "\n", *traceback.format_exception(error)]))
-            raise ValueError(f"{line}; stacks are in {stacks}; the same command goes on from the last checkpoint")
+            raise ValueError(f"{line}; stacks are in {stacks}; {self.remedy}")
 
     # ---------------------------------------------------------------- the thread
 
@@ -153,12 +159,12 @@ class Watchdog:
             limit = getattr(self.limits, wait.what)
             if limit and waited > limit:
                 happened, advice = WAITED_FOR[wait.what]
-                what = f"{happened.format(step=wait.step)} within {limit:g} s (--run.limits.{wait.what})"
+                what = f"{happened.format(place=wait.place)} within {limit:g} s (--run.limits.{wait.what})"
                 self._expire(what, advice)
             gone = self._gone()
             alone = alone + passed if gone else 0.0
             if gone and alone > GRACE:
-                self._expire(f"at step {wait.step}: {gone}", "the lines above may say why; memory may have been full")
+                self._expire(f"at {wait.place}: {gone}", "the lines above may say why; memory may have been full")
 
     def _gone(self) -> str | None:
         """Which process that Lightning started has failed, in words."""
@@ -178,8 +184,7 @@ class Watchdog:
         faulthandler.dump_traceback(file=2)
         stacks = self._write_stacks(what)
         sys.stderr.write(
-            f"error: rank {self._rank}: {what}; stacks of all threads are in {stacks}; {advice};"
-            " the same command goes on from the last checkpoint\n"
+            f"error: rank {self._rank}: {what}; stacks of all threads are in {stacks}; {advice}; {self.remedy}\n"
         )
         sys.stderr.flush()
         self._end_others()
@@ -248,14 +253,14 @@ class TimeLimits(Callback):
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
-        self._has_stepped = False
+        self._has_begun = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Times each saving of a checkpoint from now on, with all processes' waiting for it, and each wait for data."""
         save, data = trainer.save_checkpoint, data_of(trainer)
 
         def timed(*arguments: Any, **options: Any) -> None:
-            with self.watchdog.expecting("save", trainer.global_step):
+            with self.watchdog.expecting("save", place_in(trainer)):
                 save(*arguments, **options)
 
         trainer.save_checkpoint = timed  # type: ignore[method-assign]
@@ -266,7 +271,7 @@ class TimeLimits(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The next step begins: what follows this one, then, but for the wait for its batch, the next itself."""
-        self._has_stepped = True
+        self._has_begun = True
         self._expect("step", trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -288,20 +293,33 @@ class TimeLimits(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """After the last batch other callbacks may work long."""
+        """After the last batch other callbacks may work long. A validation before training is a part of the start."""
+        self._has_begun |= trainer.state.fn != TrainerFn.FITTING
         self._expect("other", trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training goes on."""
-        self._expect("step", trainer)
+        """Training goes on, or the command comes to its end."""
+        self._expect("step" if trainer.state.fn == TrainerFn.FITTING else "other", trainer)
+
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The loggers come to their end."""
         self._expect("other", trainer)
 
     def _expect(self, what: What, trainer: Trainer) -> None:
-        if self._has_stepped:
-            self.watchdog.expect(what, trainer.global_step)
+        if self._has_begun:
+            self.watchdog.expect(what, place_in(trainer))
 
     def _reading(self, trainer: Trainer) -> AbstractContextManager[None]:
-        return self.watchdog.expecting("read", trainer.global_step) if self._has_stepped else nullcontext()
+        return self.watchdog.expecting("read", place_in(trainer)) if self._has_begun else nullcontext()
+
+
+def place_in(trainer: Trainer) -> str:
+    """Where a trainer is, in words."""
+    if trainer.state.stage == RunningStage.TESTING:
+        return "the test"
+    if trainer.state.stage not in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING):
+        return f"step {trainer.global_step}"
+    return "the validation" + (f" after step {trainer.global_step}" if trainer.state.fn == TrainerFn.FITTING else "")

@@ -143,7 +143,8 @@ class TrainingCLI(LightningCLI):
         self.run_settings = Run.read(settings.as_dict())
         self.folder = self.run_settings.folder
         self.left_out = LeftOutSteps(self.folder)
-        self.watchdog = Watchdog(self.run_settings.limits, self.folder)
+        again = "goes on from the last checkpoint" if self.command == "fit" else "begins anew"
+        self.watchdog = Watchdog(self.run_settings.limits, self.folder, f"the same command {again}")
         derived = [name for name in FROM_DATA if f"model.{name}" not in self.given]
         self.plain_settings = plain_settings(self.config, derived)
         self.last_checkpoint = newest_whole(self.folder / LAST_CHECKPOINT)
@@ -177,7 +178,8 @@ class TrainingCLI(LightningCLI):
                 own.append(NodeMetrics(self.run_settings.project))
             own.append(Preemption(self.folder, self.folder / LAST_CHECKPOINT, self.request))
         if self.command == "fit":
-            own += [self.left_out, TimeLimits(self.watchdog)]
+            own.append(self.left_out)
+        own.append(TimeLimits(self.watchdog))
         try:
             return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
         except (MisconfigurationException, ValueError) as error:
@@ -215,8 +217,10 @@ class TrainingCLI(LightningCLI):
             rank_zero_only(print)(self.decision.line, flush=True)
             if self.decision.action == "stop":
                 return 0
+        outlast(self.trainer.strategy, self.run_settings.limits)
         try:
-            getattr(self, f"_{self.command}")()
+            with self.watchdog:
+                getattr(self, f"_{self.command}")()
         except NonFiniteError as error:
             if self.run_settings.recover == "stop":
                 raise
@@ -238,11 +242,9 @@ class TrainingCLI(LightningCLI):
         assert self.decision is not None
         last = self.last_checkpoint if self.decision.action == "continue" else None
         rank_zero_only(remove_leftovers)(self.folder, (self.folder / LAST_CHECKPOINT).parent)
-        outlast(self.trainer.strategy, self.run_settings.limits)
         if isinstance(self.trainer.accelerator, CPUAccelerator):
             keep_freed_memory()
-        with self.watchdog:
-            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last, weights_only=True)
 
     def _validate(self) -> None:
         self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=self._checkpoint(), weights_only=True)

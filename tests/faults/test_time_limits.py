@@ -94,6 +94,36 @@ def test_a_process_that_is_killed_or_stopped_is_found(case: str, tmp_path: Path)
     assert check_checkpoint(run) == 10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "options", "target", "line"),
+    [
+        ("validate", RANKS, "last", f"what follows the validation was not done within {LIMIT} s (--run.limits.other)"),
+        ("test", WORKERS, "worker", f"no batch came for the test within {LIMIT} s (--run.limits.read)"),
+    ],
+)
+def test_what_hangs_while_a_model_is_judged_is_found(
+    command: str, options: list[str], target: str, line: str, tmp_path: Path
+) -> None:
+    data = ["--data.init_args.val=fashion_mnist:val", *options]
+    done, _ = train(tmp_path, *data, "--trainer.max_steps=1", "--trainer.limit_val_batches=0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    stop = [
+        "--data.init_args.global_batch_size=50",
+        "--trainer.callbacks=in_run.StopAt",
+        "--trainer.callbacks.signal=SIGSTOP",
+        "--trainer.callbacks.moment=validation",
+        f"--trainer.callbacks.target={target}",
+        f"--run.limits={{step: {LIMIT}, read: {LIMIT}, other: {LIMIT}}}",
+    ]
+    done = fit(tmp_path, *ON_CPU, *data, *stop, timeout=120, command=command)
+    assert done.returncode == EXPIRED_CODE, done.stderr[-3000:]
+    errors = [text for text in done.stderr.splitlines() if text.startswith(f"error: rank 0: {line}")]
+    assert len(errors) == 1, done.stderr[-3000:]
+    assert errors[0].endswith("; the same command begins anew")
+    assert "most recent call first" in (tmp_path / "runs/run/stacks-rank-0.txt").read_text()
+
+
 class Answering(SimpleHTTPRequestHandler):
     """Serves files until it is told to accept and say nothing any more."""
 
