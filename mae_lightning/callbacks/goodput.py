@@ -10,6 +10,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.callbacks.left_out import LeftOutSteps
 from mae_lightning.data import data_of
 from mae_lightning.tracking import log_summary
@@ -151,9 +152,7 @@ class Goodput(Callback):
         if not (self._is_kept and trainer.is_global_zero and self.path.parent.is_dir()):
             return
         with self._unfailing:
-            temporary = self.path.with_name(f".{FILE}.writing")
-            temporary.write_text(json.dumps(asdict(self.ledger)) + "\n")
-            temporary.replace(self.path)
+            write_atomically(self.path, json.dumps(asdict(self.ledger)) + "\n")
 
 
 def _skipped_samples(trainer: Trainer) -> int:

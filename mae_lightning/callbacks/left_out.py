@@ -9,6 +9,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.callbacks.finite import NonFiniteError
 from mae_lightning.data.loader import Loader
 from mae_lightning.tasks import Task
@@ -72,9 +73,8 @@ class LeftOutSteps(Callback):
         epoch, place = divmod(error.step, steps_per_epoch)
         left_out = LeftOutStep(error.step, epoch, str(error), samples_of(trainer, epoch, place))
         if trainer.is_global_zero:
-            temporary = self.path.with_name(f".{FILE}.writing")
-            temporary.write_text(json.dumps([asdict(step) for step in (*self.steps, left_out)], indent=1) + "\n")
-            temporary.replace(self.path)
+            steps = [asdict(step) for step in (*self.steps, left_out)]
+            write_atomically(self.path, json.dumps(steps, indent=1) + "\n")
             print(
                 f"{error}\nstep {error.step} is left out ({len(self.steps) + 1} of at most {MOST} in a run); its"
                 f" {len(left_out.samples)} samples are named in {self.path}; the run goes on from its last checkpoint",

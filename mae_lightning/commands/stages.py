@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.commands.spelling import nearest
 
 TRAINED = ("pretrain", "finetune", "probe")
@@ -140,16 +141,13 @@ class StageRecord:
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
-        """Leaves it in the folder, whole or not at all."""
+        """Leaves it in the folder."""
         write_json(folder / RECORD, vars(self))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes plain values so that a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
+    """Writes plain values, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
 from mae_lightning.data.strings import Strings
 from mae_lightning.data.urls import is_remote, open_url, public_name
 
-__all__ = ["MANIFEST_NAME", "Description", "read_description", "read_table", "write_atomically", "write_manifest"]
+__all__ = ["MANIFEST_NAME", "Description", "read_description", "read_table", "write_manifest"]
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -89,7 +90,7 @@ def write_manifest(
         }
     facts = {"class_names": class_names, "num_channels": num_channels, "mean": mean, "std": std, **(extra or {})}
     text = json.dumps({"format": FORMAT, **facts, "splits": records}, indent=1)
-    write_atomically(folder / MANIFEST_NAME, text.encode())
+    write_atomically(folder / MANIFEST_NAME, text)
     return folder / MANIFEST_NAME
 
 
@@ -105,17 +106,6 @@ def _table_bytes(manifest: Manifest) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, key_text=manifest.keys.text, key_ends=manifest.keys.ends, **columns)
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever ends the program."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".partial")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def read_description(location: str) -> Description:

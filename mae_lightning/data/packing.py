@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.data.contents import Contents
 from mae_lightning.data.decode import decode_stored
 from mae_lightning.data.indexing import index_shards
 from mae_lightning.data.manifest import Manifest
-from mae_lightning.data.manifest_file import MANIFEST_NAME, write_atomically, write_manifest
+from mae_lightning.data.manifest_file import MANIFEST_NAME, write_manifest
 from mae_lightning.data.moments import Sums, add_image, mean_and_deviation
 from mae_lightning.data.parallel import in_threads
 from mae_lightning.data.plan import draw
@@ -135,7 +136,7 @@ def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     elif folder.exists() and any(entry.name != WORK_FOLDER for entry in folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder")
     else:
-        write_atomically(note, json.dumps(recipe).encode())
+        write_atomically(note, json.dumps(recipe))
     return False
 
 
@@ -217,7 +218,7 @@ def _pack_shard(
         facts.sha256 = sha256_of(str(draft))
         draft.replace(folder / name)
     if not stop.is_set():
-        write_atomically(note, json.dumps(asdict(facts)).encode())
+        write_atomically(note, json.dumps(asdict(facts)))
     return facts
 
 

@@ -10,12 +10,13 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
+from mae_lightning.atomic import WRITING
 from mae_lightning.weights import is_sharded, read_checkpoint
 from mae_lightning.weights.files import remove
 
 KEPT_DIGESTS = 3
 """The file, the one before it, and the one that a crash between two renames may have left."""
-TEMPORARY = (".writing", ".linking")
+TEMPORARY = (WRITING, ".linking")
 """How names end that begin with a dot and are not final."""
 DIGESTS = "SHA256SUMS"
 """In the folder of a checkpoint in shards; written last, so that a folder without it is not whole."""
@@ -94,7 +95,7 @@ def previous_of(path: Path) -> Path:
 
 def temporary_of(path: Path) -> Path:
     """Where a checkpoint is written before it takes its name."""
-    return path.with_name(f".{path.name}{TEMPORARY[0]}")
+    return path.with_name(f".{path.name}{WRITING}")
 
 
 def is_whole(place: Path, path: Path | None = None) -> bool:

@@ -1,6 +1,7 @@
 """metrics.csv: one row a logged step, kept when a run goes on and when its disk is full."""
 
 import csv
+import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.tracking.unfailing import Unfailing
 
 
@@ -71,16 +73,11 @@ class AppendingWriter(ExperimentWriter):
             raise
 
     def _replace(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.writing")
-        try:
-            with temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue())
 
 
 class MetricsCSV(CSVLogger):

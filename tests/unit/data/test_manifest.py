@@ -74,7 +74,7 @@ def test_a_manifest_comes_back_as_it_was_written(make_shards: Shards) -> None:
     assert content["splits"]["val"]["shards"] == [
         {"name": "val/shard-000.tar", "samples": 3, "bytes": size, "sha256": "c"}
     ]
-    assert sorted(file.name for file in path.parent.glob("*.partial")) == []
+    assert sorted(file.name for file in path.parent.glob(".*")) == []
 
 
 @pytest.mark.parametrize("spelling", ["{folder}/manifest.json", "{folder}", "{folder}:train"])
