@@ -3,9 +3,9 @@
 import copy
 import multiprocessing
 import statistics
-import time
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,18 +103,25 @@ def test_contenders_take_turns_on_the_same_noise(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_turn_does_not_time_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that moves by a second each time it is read, and by a thousand in the first step."""
     contender = Contender(Candidate("", tiny, Way(precision="fp32")), CPU)
-    step, pauses = contender.step, iter([1.0, 0.0, 0.0])
+    step, pauses, now = contender.step, iter([1000, 0, 0]), 0
+
+    def read(passed: int = 1) -> float:
+        nonlocal now
+        now += passed
+        return now
 
     def slow_at_first(batch: Batch) -> None:
-        time.sleep(next(pauses))
         step(batch)
+        read(next(pauses))
 
+    monkeypatch.setattr("mae_lightning.planning.benchmark.contender.time", SimpleNamespace(perf_counter=read))
     monkeypatch.setattr(contender, "step", slow_at_first)
     turn = contender.turn([noise(contender.image_shape, 4)], 2)
     assert next(pauses, None) is None
-    assert turn.seconds < 0.5  # of the second that the first took, none
-    assert 0.5 * turn.seconds < sum(turn.parts.values()) < turn.seconds
+    assert turn.parts == dict.fromkeys(turn.parts, 1)
+    assert turn.seconds == len(turn.parts) + 1 + 0.5  # the reading at a step's begin; and one at the end of both
 
 
 @pytest.mark.parametrize(("fused", "chosen"), [(True, True), (False, None)])
