@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from mae_lightning.evaluation.wide import WideMean
 
 TOP_K = 5
 IGNORED = -1
@@ -24,7 +26,7 @@ class ClassificationMetrics(nn.Module):
 
     def __init__(self, num_classes: int, *, confusion_matrix: bool = False) -> None:
         super().__init__()
-        self.loss = MeanMetric().set_dtype(torch.float64)
+        self.loss = WideMean().set_dtype(torch.float64)
         ranks = {"accuracy": 1} | ({f"top{TOP_K}": TOP_K} if num_classes > TOP_K else {})
         common: dict[str, Any] = {"num_classes": num_classes, "ignore_index": IGNORED}
         metrics = {name: MulticlassAccuracy(top_k=k, average="micro", **common) for name, k in ranks.items()}

@@ -3,8 +3,8 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchmetrics import Metric
 
+from mae_lightning.evaluation.wide import WideMetric
 from mae_lightning.models import PatchMask
 
 
@@ -15,7 +15,7 @@ def visible_mean(target: Float[Tensor, "batch patch output"], mask: PatchMask) -
     return mean.expand(-1, mask.masked.shape[1], -1)
 
 
-class PositionMeanLoss(Metric):
+class PositionMeanLoss(WideMetric):
     """Mean squared error of the best constant patch at each position, over all masked patches seen.
 
     The constants are fitted on the very patches that they are judged on, in closed form (sum of squares less the

@@ -79,11 +79,11 @@ class PatchPCA(Target):
 
     def forward(self, patches: Float[Tensor, "batch patch pixel"]) -> Float[Tensor, "batch patch output"]:
         """The coefficients."""
-        return (patches - self.mean) @ self.components.T / self._scale()
+        return (patches - self.mean) @ self.components.to(patches.dtype).T / self._scale()
 
     def pixels_of(self, prediction: Float[Tensor, "batch patch output"]) -> Float[Tensor, "batch patch pixel"]:
         """The patch that has these coefficients, and none of the others."""
-        return prediction * self._scale() @ self.components + self.mean
+        return prediction * self._scale() @ self.components.to(prediction.dtype) + self.mean
 
     def _scale(self) -> Float[Tensor, "output"]:
         kept = self.eigenvalues[: len(self.components)]

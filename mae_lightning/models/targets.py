@@ -160,7 +160,7 @@ def neighbour_weights(mask: PatchMask, grid: tuple[int, int]) -> Float[Tensor, "
     kept_rows, kept_columns = mask.kept // grid[1], mask.kept % grid[1]
     row_steps = rows[None, :, None] - kept_rows[:, None, :]
     column_steps = columns[None, :, None] - kept_columns[:, None, :]
-    return torch.softmax((row_steps**2 + column_steps**2) / -2, dim=-1)
+    return torch.softmax((row_steps**2 + column_steps**2).float() / -2, dim=-1)
 
 
 def _statistics(

@@ -31,7 +31,7 @@ from mae_lightning.models import (
     no_weight_decay,
     train_last_blocks,
 )
-from mae_lightning.optim import build_lars, layerwise_groups
+from mae_lightning.optim import build_adamw, build_lars, layerwise_groups
 from mae_lightning.tasks.task import Task
 from mae_lightning.weights import CheckpointCard, read_encoder
 
@@ -236,8 +236,8 @@ class Classification(Task):
         """AdamW or LARS; the schedule advances with every optimiser step."""
         if self.optimizer_name == "lars":
             return self.scheduled(build_lars(self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay))
-        fused = self.device.type in ("cuda", "cpu")
-        return self.scheduled(torch.optim.AdamW(self.parameter_groups(), lr=self.lr, betas=self.betas, fused=fused))
+        groups = self.parameter_groups()
+        return self.scheduled(build_adamw(groups, lr=self.lr, betas=self.betas, device=self.device))
 
     # ---------------------------------------------------------------- what it is
 

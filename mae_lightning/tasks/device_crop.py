@@ -139,8 +139,8 @@ def _weights(
     """
     start, extent = start.view(-1, 1, 1), extent.view(-1, 1, 1)
     step = extent / count
-    centres = start + step * (torch.arange(count, device=start.device).view(1, -1, 1) + 0.5)
-    pixels = torch.arange(length, device=start.device).view(1, 1, -1)
+    centres = start + step * (torch.arange(count, device=start.device, dtype=start.dtype).view(1, -1, 1) + 0.5)
+    pixels = torch.arange(length, device=start.device, dtype=start.dtype).view(1, 1, -1)
     distance = (pixels + 0.5 - centres).abs() / step.clamp(min=1)
     weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
     weights = weights * ((pixels >= start) & (pixels < start + extent))

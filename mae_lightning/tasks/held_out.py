@@ -3,9 +3,10 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from mae_lightning.evaluation.baselines import PositionMeanLoss, visible_mean
+from mae_lightning.evaluation.wide import WideMean
 from mae_lightning.models import MaskedModel, MaskSampler, Normalization, PatchMask, RandomMasking, Target, Tokens
 
 PSNR_RATIO = 0.75
@@ -26,12 +27,12 @@ class HeldOutMetrics(nn.Module):
     def __init__(self, model: MaskedModel) -> None:
         super().__init__()
         patch_pixels = model.patch_size[0] * model.patch_size[1] * model.num_channels
-        self.loss, self.loss_zero = MeanMetric(), MeanMetric()
-        self.loss_visible_mean = None if isinstance(model.target, Tokens) else MeanMetric()
+        self.loss, self.loss_zero = WideMean(), WideMean()
+        self.loss_visible_mean = None if isinstance(model.target, Tokens) else WideMean()
         is_squared = type(model.target).loss is Target.loss
         num_outputs = model.target.num_outputs(patch_pixels)
         self.position_mean = PositionMeanLoss(model.num_patches, num_outputs) if is_squared else None
-        self.pixel_error = MeanMetric() if model.target.pixel_modes else None
+        self.pixel_error = WideMean() if model.target.pixel_modes else None
 
     def update(
         self,
@@ -43,18 +44,20 @@ class HeldOutMetrics(nn.Module):
         sampler: MaskSampler,
         mask_ratio: float,
     ) -> None:
-        """Adds a batch of normalised images."""
+        """Adds a batch of normalised images; as in training, the model alone runs in 16 bits."""
         mask = sampler(noise, model.grid, mask_ratio)
         prediction = model.predict(images, mask).float()
-        target = model.target(model.patches(images))
-        self._update_losses(model, prediction, target, mask, valid)
+        with torch.autocast(images.device.type, enabled=False):
+            target = model.target(model.patches(images.float()))
+            self._update_losses(model, prediction, target, mask, valid)
         if self.pixel_error is None:
             return
         fixed = PatchMask.from_noise(noise, PSNR_RATIO)
-        if not (isinstance(sampler, RandomMasking) and mask_ratio == PSNR_RATIO):
+        if type(sampler) is not RandomMasking or mask_ratio != PSNR_RATIO:  # a sampler derived from it draws others
             prediction = model.predict(images, fixed).float()
-        error = _pixel_error(model, normalize, images, prediction, fixed)
-        self.pixel_error.update(error, valid.float())
+        with torch.autocast(images.device.type, enabled=False):
+            error = _pixel_error(model, normalize, images.float(), prediction, fixed)
+            self.pixel_error.update(error, valid.float())
 
     def _update_losses(
         self,

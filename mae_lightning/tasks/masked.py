@@ -28,7 +28,7 @@ from mae_lightning.models import (
     sample_noise,
     step_flops,
 )
-from mae_lightning.optim import parameter_groups
+from mae_lightning.optim import build_adamw, parameter_groups
 from mae_lightning.tasks.device_crop import DeviceCropFlip
 from mae_lightning.tasks.held_out import HeldOutMetrics
 from mae_lightning.tasks.task import Task
@@ -224,8 +224,7 @@ class MaskedPretraining(Task):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with the papers' groups; the schedule advances with every optimiser step."""
         groups = parameter_groups(self.model, self.weight_decay, self.model.no_weight_decay())
-        fused = self.device.type in ("cuda", "cpu")
-        return self.scheduled(torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused))
+        return self.scheduled(build_adamw(groups, lr=self.lr, betas=self.betas, device=self.device))
 
     # ---------------------------------------------------------------- what it is
 

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 import mae_lightning
 from mae_lightning.data import Batch
+from mae_lightning.evaluation.wide import WideMean
 from mae_lightning.models import DiscreteVAE, Normalization
 from mae_lightning.tasks.task import Task
 from mae_lightning.weights import CheckpointCard
@@ -90,7 +91,7 @@ class TokenizerTraining(Task):
         self.image_size, self.temperature = image_size, temperature
         self.base_lr, self.warmup_epochs, self.global_batch_size = base_lr, warmup_epochs, global_batch_size
         self.origin = "from scratch"
-        self.error, self.use = MeanMetric(), CodeUse(num_codes)
+        self.error, self.use = WideMean(), CodeUse(num_codes)
 
     def pixels(self, images: Tensor) -> Float[Tensor, "batch channel height width"]:
         """Images as the loader gives them, in 0 to 1."""

@@ -104,3 +104,14 @@ def test_unfit_arguments_are_refused():
         DeviceCropFlip(scale=(0.5, 0.2))
     with pytest.raises(ValueError, match=r"^ratio \(0.0, 1.0\) must be two shapes"):
         DeviceCropFlip(ratio=(0.0, 1.0))
+
+
+def test_crops_do_not_depend_on_the_default_type():
+    """Under ``bf16-true`` it is bfloat16, in which no pixel beyond the 256th has a centre."""
+    images, crop = torch.randint(256, (4, 1, 300, 300), dtype=torch.uint8), DeviceCropFlip()
+    expected = crop(images, torch.arange(4), (224, 224), seed=0, epoch=0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(crop(images, torch.arange(4), (224, 224), seed=0, epoch=0), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
