@@ -118,6 +118,15 @@ class NormalizedPixels(Target):
         "truth": "uses ground truth",
     }
 
+    def prepare(self, image_size: tuple[int, int], patch_size: tuple[int, int], num_channels: int) -> None:
+        """Makes nothing.
+
+        Raises:
+            ValueError: A patch has one value, and so no variance.
+        """
+        if patch_size[0] * patch_size[1] * num_channels == 1:
+            raise ValueError("a patch of one value has no variance: take larger patches, or the target Pixels")
+
     def num_outputs(self, patch_pixels: int) -> int:
         """As many as the patch has."""
         return patch_pixels

@@ -121,6 +121,8 @@ class Classification(Task):
             raise ValueError(
                 "classification needs labels, and the data has none; give labelled data, or pretrain on it"
             )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing:g} must be at least 0 and below 1")
         self.encoder_name, self.trainable_blocks = encoder, trainable_blocks
         self.recipe = {
             "num_classes": num_classes,

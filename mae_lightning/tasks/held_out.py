@@ -18,7 +18,8 @@ class HeldOutMetrics(nn.Module):
 
     Rows marked invalid do not count; sums add up over processes, so that the figures are those of the whole set. The
     best constant patch at each position is known in closed form for the squared error alone, and left out elsewhere;
-    codes have no mean patch, and a target without a way back to pixels no PSNR. Zero logits are all codes alike.
+    codes have no mean patch; a target without a way back to pixels, and a grid of fewer than 4 patches, no PSNR. Zero
+    logits are all codes alike.
     Losses compare between runs of one target, loss and mask alone.
     """
 
@@ -32,7 +33,8 @@ class HeldOutMetrics(nn.Module):
         is_squared = type(model.target).loss is Target.loss
         num_outputs = model.target.num_outputs(patch_pixels)
         self.position_mean = PositionMeanLoss(model.num_patches, num_outputs) if is_squared else None
-        self.pixel_error = WideMean() if model.target.pixel_modes else None
+        shows_any = int(model.num_patches * (1 - PSNR_RATIO)) > 0
+        self.pixel_error = WideMean() if model.target.pixel_modes and shows_any else None
 
     def update(
         self,

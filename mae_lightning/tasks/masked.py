@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import mae_lightning
-from mae_lightning.data import Batch, data_of
+from mae_lightning.data import Batch, RandomResizedCropFlip, data_of
 from mae_lightning.models import (
     MaskedModel,
     MaskSampler,
@@ -110,8 +110,19 @@ class MaskedPretraining(Task):
     # ---------------------------------------------------------------- before training
 
     def setup(self, stage: str) -> None:
-        """Counts what a step costs, before the model is sharded and leaves the host."""
+        """Counts what a step costs, before the model is sharded and leaves the host.
+
+        Raises:
+            ValueError: The data crop what the device is to crop.
+        """
         super().setup(stage)
+        crop = getattr(data_of(self.trainer), "augmentation", None)
+        if stage == "fit" and self.device_augmentation is not None and isinstance(crop, RandomResizedCropFlip):
+            crops = type(crop).__name__
+            raise ValueError(
+                f"data.augmentation {crops} and model.device_augmentation would both crop: set the former to"
+                " mae_lightning.data.NoAugmentation, as variants/device_augmentation does"
+            )
         if stage == "fit" and self.global_rank == 0:
             self.flops_per_image = step_flops(self.model, self.num_kept)
 
@@ -121,8 +132,15 @@ class MaskedPretraining(Task):
         Raises:
             ValueError: They cannot; says why.
         """
-        if self.device_augmentation is not None:
-            return  # they end at the model's size
+        if self.device_augmentation is not None:  # they end at the model's size
+            height, width = self.model.image_size
+            for tall, wide in sizes:
+                if tall < height or wide < width:
+                    raise ValueError(
+                        f"data.image_size_by_epoch has images of {tall} x {wide}, which model.device_augmentation would"
+                        f" enlarge to the model's {height} x {width}: leave one of the two out, or take larger images"
+                    )
+            return
         objection = self.model.objection_to_sizes()
         if objection is not None:
             raise ValueError(f"data.image_size_by_epoch does not go with this model: {objection}")
@@ -269,11 +287,11 @@ class MaskedPretraining(Task):
         return rows
 
     def results(self, figures: dict[str, float]) -> dict[str, str]:
-        """The held-out loss over that of the best trivial predictor on the same masks."""
+        """The held-out loss over the lower of the predictors' that are not fitted on the images they are judged on."""
         trivial = [figures[name] for name in ("val/loss_zero", "val/loss_visible_mean") if name in figures]
         if not trivial or min(trivial) == 0:  # images of one colour, which need no predictor
             return {}
-        return {"loss / best trivial predictor": f"{figures['val/loss'] / min(trivial):.3f}"}
+        return {"loss / zero or visible mean": f"{figures['val/loss'] / min(trivial):.3f}"}
 
 
 def crop_index(batch: Batch) -> Int64[Tensor, "batch"]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mae_lightning.models import MaskSampler, SimMIM, SwinSize
+from mae_lightning.optim import scaled_lr
 from mae_lightning.tasks.masked import MaskedPretraining
 
 
@@ -18,7 +19,7 @@ class SimMIMPretraining(MaskedPretraining):
         sampler: How patches are chosen for masking; by default uniformly at random.
         mask_ratio: Share of the patches hidden from the encoder, their number rounded up: 22 of 36.
         base_lr: Learning rate for a global batch of 512 images.
-        min_lr: Learning rate at the end of the cosine.
+        base_min_lr: Learning rate at the end of the cosine, for 512 images likewise, as in the released code.
         weight_decay: AdamW's decay, not applied to biases, norms, the mask token and relative position biases.
         betas: AdamW's decay rates of the first and second moment.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero.
@@ -41,7 +42,7 @@ class SimMIMPretraining(MaskedPretraining):
         sampler: MaskSampler | None = None,
         mask_ratio: float = 0.6,
         base_lr: float = 2e-4,
-        min_lr: float = 0.0,
+        base_min_lr: float = 0.0,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_epochs: float = 10.0,
@@ -69,4 +70,4 @@ class SimMIMPretraining(MaskedPretraining):
             global_batch_size=global_batch_size,
             seed=seed,
         )
-        self.min_lr = min_lr
+        self.min_lr = scaled_lr(base_min_lr, global_batch_size, per=self.images_per_base_lr)

@@ -99,7 +99,16 @@ class Task(LightningModule, ABC):
         return int(self.trainer.num_training_batches) // int(self.trainer.accumulate_grad_batches)
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRSchedulerConfig:
-        """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step."""
+        """The optimiser with warm-up and half-cycle cosine over the whole run, advanced with every optimiser step.
+
+        Raises:
+            ValueError: The rate would rise to its last value.
+        """
+        if self.min_lr > self.lr:
+            raise ValueError(
+                f"min_lr {self.min_lr:g} is above the peak of {self.lr:.3g} that base_lr {self.base_lr:g} gives for"
+                f" {self.global_batch_size} images; set it below"
+            )
         is_trial = bool(getattr(self.trainer, "fast_dev_run", False))  # set outside of the constructor: unknown to mypy
         scheduler = warmup_cosine(
             optimizer,

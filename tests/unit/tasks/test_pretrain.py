@@ -8,6 +8,7 @@ from mae_lightning.models import (
     GridMasking,
     NormalizedPixels,
     PatchMask,
+    RandomMasking,
     Tokens,
     TransformerDecoder,
     sample_noise,
@@ -156,4 +157,40 @@ def test_held_out_figures_of_tokens_leave_out_what_is_not_defined(tmp_path):
 
 def test_images_of_one_colour_have_no_predictor_to_beat():
     assert task().results({"val/loss": 0.0, "val/loss_zero": 0.0}) == {}
-    assert task().results({"val/loss": 1.0, "val/loss_zero": 2.0}) == {"loss / best trivial predictor": "0.500"}
+    assert task().results({"val/loss": 1.0, "val/loss_zero": 2.0}) == {"loss / zero or visible mean": "0.500"}
+
+
+def test_a_grid_too_small_for_the_fixed_mask_has_no_psnr():
+    one, data = task(encoder="nano/16", image_size=(16, 32), mask_ratio=0.5), batch(4)
+    data["image"] = data["image"].repeat(1, 1, 1, 2)[..., :32]
+    assert one.model.num_patches == 2
+    one.validation_step(data, 0)
+    assert one.held_out.compute().keys() == {"loss", "loss_zero", "loss_visible_mean", "loss_position_mean"}
+
+
+def test_a_patch_of_one_value_is_refused():
+    with pytest.raises(ValueError, match=r"^a patch of one value has no variance"):
+        task(encoder="nano/1", image_size=(4, 4), num_channels=1, mean=(0.5,), std=(0.2,))
+
+
+def test_a_sampler_derived_from_the_uniform_one_is_judged_on_the_fixed_mask():
+    """Its own mask is another, though its ratio is the same."""
+
+    class Backwards(RandomMasking):
+        def __call__(self, noise, grid, mask_ratio):
+            return super().__call__(1 - noise, grid, mask_ratio)
+
+    figures = []
+    for sampler in (None, Backwards()):
+        one = task(sampler=sampler)
+        one.validation_step(batch(8), 0)
+        figures.append(one.held_out.compute())
+    assert figures[0]["loss"] != figures[1]["loss"]
+    assert figures[0]["psnr"] == figures[1]["psnr"]
+
+
+def test_a_cosine_does_not_rise():
+    one = task(base_lr=1e-4)
+    one.min_lr = 3e-4
+    with pytest.raises(ValueError, match=r"^min_lr 0.0003 is above the peak of 0.0002 that base_lr 0.0001 gives"):
+        one.configure_optimizers()

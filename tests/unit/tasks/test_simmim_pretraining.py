@@ -31,10 +31,12 @@ def saved(one, path) -> str:
 
 
 def test_lr_is_stated_per_512_images():
-    one = task(base_lr=2e-4, min_lr=4e-5)
+    one = task(base_lr=2e-4, base_min_lr=2e-5)
     assert one.lr == pytest.approx(4e-4)
     assert "0.0002 x 1024 / 512" in one.lr_rule
     assert one.lr_rule.endswith("cosine to 4e-05")
+    half = task(base_lr=2e-4, base_min_lr=2e-5, global_batch_size=512)
+    assert (half.lr, half.min_lr) == (pytest.approx(2e-4), pytest.approx(2e-5))
 
 
 def test_adamw_decays_neither_the_mask_token_nor_biases_of_position(monkeypatch):

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from mae_lightning.data import ShardDataModule
+from mae_lightning.data import NoAugmentation, ShardDataModule
 from mae_lightning.models import TransformerDecoder, ViTSize
-from mae_lightning.tasks import Classification, MAEPretraining
+from mae_lightning.tasks import Classification, DeviceCropFlip, MAEPretraining
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec:FutureWarning",  # of Lightning on torch 2.15
@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> Any:
     return module
 
 
-def task() -> MAEPretraining:
+def task(**changes: Any) -> MAEPretraining:
     torch.manual_seed(0)
     return MAEPretraining(
         ViTSize(8, 1, 2, 4),
@@ -56,7 +56,7 @@ def task() -> MAEPretraining:
         num_channels=1,
         global_batch_size=8,
         warmup_epochs=1.0,
-        base_lr=1e-2,
+        **({"base_lr": 1e-2} | changes),
         **MOMENTS,
     )
 
@@ -80,3 +80,14 @@ def test_a_classifier_is_refused_before_training(data: Any, tmp_path: Path) -> N
     one = Classification(ViTSize(8, 1, 2, 4), image_size=(16, 16), num_channels=1, num_classes=2, **MOMENTS)
     with pytest.raises(ValueError, match=r"^data.image_size_by_epoch: Classification trains on images of one size"):
         trainer(tmp_path).fit(one, data())
+
+
+def test_what_the_device_would_undo_is_refused_before_training(data: Any, tmp_path: Path) -> None:
+    one = task(device_augmentation=DeviceCropFlip())
+    with pytest.raises(ValueError, match=r"^data.augmentation RandomResizedCropFlip and .* would both crop: set"):
+        trainer(tmp_path).fit(one, data(image_size_by_epoch=None))
+    whole = NoAugmentation()
+    with pytest.raises(ValueError, match=r"has images of 12 x 12, which model.device_augmentation would enlarge to"):
+        trainer(tmp_path).fit(one, data(augmentation=whole))
+    larger = data(augmentation=whole, image_size_by_epoch={0: 20, 1: 24})
+    trainer(tmp_path, epochs=2, limit_train_batches=1).fit(one, larger)
