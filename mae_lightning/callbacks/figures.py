@@ -84,9 +84,10 @@ class FigurePictures(Callback):
                 log_picture(trainer.loggers, f"figures/{name}", path, trainer.global_step)
 
     def _subject(self, data: ShardDataModule, task: MaskedPretraining) -> Subject:
-        count = len(data.sources["val"].manifest)
+        places = data.sources["val"].manifest.place
         few, many = (
-            data.samples("val", spread_evenly(count, wanted)) for wanted in (self.num_images, self.num_statistics)
+            data.samples("val", places[spread_evenly(len(places), wanted)].tolist())
+            for wanted in (self.num_images, self.num_statistics)
         )
         images, many_images = (task.normalize(batch["image"].to(task.device)) for batch in (few, many))
         name = f"{task.encoder_name} {task.title}, epoch {task.current_epoch + 1}"

@@ -35,7 +35,8 @@ class ReconstructionPictures(Callback):
         can_be_drawn = bool(pl_module.model.target.pixel_modes)
         if trainer.sanity_checking or not can_be_drawn or data is None:
             return
-        batch = data.samples("val", spread_evenly(len(data.sources["val"].manifest), self.num_images))
+        places = data.sources["val"].manifest.place
+        batch = data.samples("val", places[spread_evenly(len(places), self.num_images)].tolist())
         images = pl_module.normalize(batch["image"].to(pl_module.device))
         noise = sample_noise(batch["index"].to(pl_module.device), pl_module.model.num_patches, HELD_OUT_SEED, 0)
         mask = pl_module.sampler(noise, pl_module.model.grid, pl_module.mask_ratio)

@@ -53,3 +53,17 @@ def test_trains_and_draws(cli: Callable, here: Path, small: tuple[str, ...], kin
         assert len(drawn.convert("RGB").getcolors(2**20)) > 100
     expected = "5 x 64 x 96" if kind == "arrays" else "3 x 32 x 32"
     assert expected in outcome.out
+
+
+FIGURES = (
+    "--trainer.callbacks+=mae_lightning.callbacks.FigurePictures",
+    "--trainer.callbacks.init_args.which=[features]",
+)
+
+
+def test_a_part_of_the_data_is_drawn_too(cli: Callable, here: Path, small: tuple[str, ...]) -> None:
+    """Its samples keep their places in the whole, so that these have gaps."""
+    outcome = cli("fit", *small, "--data.init_args.hold_out=0.5", *FIGURES, "--run.name=it")
+    assert outcome.code == 0, outcome.err
+    drawn = {path.name.partition("-")[0] for path in Path("runs/it/pictures").glob("*.png")}
+    assert drawn == {"reconstructions", "features"}
