@@ -21,7 +21,7 @@ from mae_lightning.data.decode import Decoder
 from mae_lightning.data.loader import BadSamples, Loader
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import Lanes, Slice
-from mae_lightning.data.reading import lanes_for, naming, read_rows
+from mae_lightning.data.reading import lanes_for, made_of
 from mae_lightning.data.resume import Position, align_loops, difference_of_data
 from mae_lightning.data.samples import SampleMaker
 from mae_lightning.data.sources import Source
@@ -153,13 +153,16 @@ class ShardDataModule(L.LightningDataModule):
         self.class_names = main.class_names
         self.num_classes = main.num_classes
 
-        found_channels, dtype = channels_and_type(main.manifest, skip_bad=max_bad_samples > 0)
+        skip_bad = max_bad_samples > 0
+        found_channels, dtype = channels_and_type(main.manifest, skip_bad, self.patience)
         self.num_channels = num_channels or main.num_channels or found_channels
         evaluation = evaluation or EvaluationCrop()
         self.evaluate = SampleMaker(
             self.image_size, self.num_channels, dtype, seed, evaluation=evaluation, decoder=decoder
         )
-        self.mean, self.std = channel_statistics(main, self.evaluate, mean, std, skip_bad=max_bad_samples > 0)
+        self.mean, self.std = channel_statistics(
+            main, self.evaluate, mean, std, skip_bad=skip_bad, patience=self.patience
+        )
 
         self.micro_batch_size = global_batch_size
         self.accumulation = 1
@@ -280,22 +283,24 @@ class ShardDataModule(L.LightningDataModule):
         return self._evaluation_loader("train", bank), self._evaluation_loader("val")
 
     def samples(self, split: Split, indices: list[int]) -> Batch:
-        """Samples by their index, as evaluation crops them.
+        """Samples by their index, as evaluation crops them; bad ones are left out where some may be skipped.
 
         Raises:
-            ValueError: There is no such sample, or it cannot be read; names it.
+            ValueError: There is no such sample, or it cannot be read, or none can; names it.
         """
         manifest = self._source(split).manifest
         rows = np.array([manifest.row_of(index) for index in indices], np.int64)
-        images = {}
-        for row, data in read_rows(manifest, np.unique(rows)):
-            with naming(manifest, row):
-                images[row] = self.evaluate(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0)
+
+        def evaluated(row: int, data: bytes) -> torch.Tensor:
+            return self.evaluate(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0)
+
+        images = made_of(manifest, np.unique(rows), evaluated, self.bad_samples.limit > 0, self.patience)
+        rows = rows[np.isin(rows, list(images))]
         return {
             "image": torch.stack([images[row] for row in rows.tolist()]),
             "label": torch.from_numpy(manifest.label[rows]),
-            "index": torch.tensor(indices),
-            "valid": torch.ones(len(indices), dtype=torch.bool),
+            "index": torch.from_numpy(manifest.place[rows]),
+            "valid": torch.ones(len(rows), dtype=torch.bool),
         }
 
     def key_of(self, split: Split, index: int) -> str:

@@ -6,9 +6,10 @@ import gzip
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,14 @@ __all__ = [
     "Files",
     "can_seek",
     "lanes_for",
+    "made_of",
     "naming",
     "read_or_reason",
     "read_rows",
     "stream_bytes",
 ]
 
+Made = TypeVar("Made")
 COMPRESSED_LANES = 8
 STREAMED_LANES = 64
 MAX_OPEN = 64
@@ -190,10 +193,50 @@ def read_rows(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int
         yield row, data
 
 
-def read_or_reason(manifest: Manifest, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes | Exception]]:
+def made_of(
+    manifest: Manifest,
+    rows: NDArray[np.int64],
+    make: Callable[[int, bytes], Made],
+    skip_bad: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> dict[int, Made]:
+    """What becomes of the images at `rows` (ascending), by row.
+
+    Args:
+        manifest: The data.
+        rows: Of what.
+        make: Given the row and its bytes.
+        skip_bad: Whether rows that cannot be read or made are left out, which every process finds the same.
+        patience: Of remote reads.
+
+    Raises:
+        ValueError: A row cannot be read or made; with `skip_bad`, none can. Names it.
+    """
+    made: dict[int, Made] = {}
+    bad: ValueError | None = None
+    for row, data in read_or_reason(manifest, rows, patience):
+        try:
+            with naming(manifest, row):
+                if isinstance(data, Exception):
+                    raise data
+                made[row] = make(row, data)
+        except ValueError as error:
+            bad = error
+            if not skip_bad:
+                raise
+    if bad is not None and not made:
+        raise bad
+    return made
+
+
+def read_or_reason(
+    manifest: Manifest,
+    rows: NDArray[np.int64],
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> Iterator[tuple[int, bytes | Exception]]:
     """As `read_rows`; a row that cannot be read comes with the reason in place of its bytes."""
     if not can_seek(manifest):
-        yield from stream_bytes(manifest, rows)
+        yield from stream_bytes(manifest, rows, patience)
         return
     files = Files(manifest)
     for row in rows.tolist():

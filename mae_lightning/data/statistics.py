@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,16 +9,16 @@ from torch import Tensor
 
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.plan import draw
-from mae_lightning.data.reading import can_seek, naming, read_or_reason
+from mae_lightning.data.reading import can_seek, made_of
 from mae_lightning.data.samples import SampleMaker, decode
 from mae_lightning.data.sources import Source
+from mae_lightning.data.urls import Patience
 
 __all__ = ["channel_statistics", "channels_and_type", "mean_and_std", "some_rows"]
 
 PROBED_IMAGES = 32
 MEASURED_IMAGES = 512
 STREAMED_SHARDS = 4
-Made = TypeVar("Made")
 
 
 def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -34,19 +31,27 @@ def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64
     return np.sort(random.permutation(rows)[:count])
 
 
-def channels_and_type(manifest: Manifest, skip_bad: bool = False) -> tuple[int, torch.dtype]:
+def channels_and_type(
+    manifest: Manifest,
+    skip_bad: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> tuple[int, torch.dtype]:
     """What some of the images have: the most channels, and uint8, or float32 for arrays of another type.
 
     Raises:
         ValueError: An image cannot be read; with `skip_bad`, none can.
     """
-    pictures = _made(manifest, PROBED_IMAGES, lambda row, data: decode(data, manifest.kind_of(row), None), skip_bad)
-    found = [(int(picture.shape[0]), picture.dtype) for picture in pictures if isinstance(picture, Tensor)]
+    rows = some_rows(manifest, PROBED_IMAGES)
+    pictures = made_of(manifest, rows, lambda row, data: decode(data, manifest.kind_of(row), None), skip_bad, patience)
+    found = [(int(picture.shape[0]), picture.dtype) for picture in pictures.values() if isinstance(picture, Tensor)]
     return max(channels for channels, _ in found), found[0][1]
 
 
 def mean_and_std(
-    manifest: Manifest, make: SampleMaker, skip_bad: bool = False
+    manifest: Manifest,
+    make: SampleMaker,
+    skip_bad: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A channel's mean and standard deviation over at most 512 images as evaluation crops them, of pixels in 0..1.
 
@@ -61,28 +66,10 @@ def mean_and_std(
         pixels = pixels / 255 if make.dtype == torch.uint8 else pixels
         return torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
 
-    mean, square = torch.stack(_made(manifest, MEASURED_IMAGES, moments, skip_bad)).mean(0)
+    made = made_of(manifest, some_rows(manifest, MEASURED_IMAGES), moments, skip_bad, patience)
+    mean, square = torch.stack(list(made.values())).mean(0)
     std = (square - mean.square()).clamp(min=0).sqrt()
     return _rounded(mean), _rounded(torch.where(std > 0, std, torch.ones_like(std)))
-
-
-def _made(manifest: Manifest, count: int, make: Callable[[int, bytes], Made], skip_bad: bool) -> list[Made]:
-    """What becomes of some rows; unreadable ones are left out if asked, as the training that follows names them."""
-    made: list[Made] = []
-    bad: ValueError | None = None
-    for row, data in read_or_reason(manifest, some_rows(manifest, count)):
-        try:
-            with naming(manifest, row):
-                if isinstance(data, Exception):
-                    raise data
-                made.append(make(row, data))
-        except ValueError as error:
-            bad = error
-            if not skip_bad:
-                raise
-    if bad is not None and not made:
-        raise bad
-    return made
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
@@ -96,6 +83,7 @@ def channel_statistics(
     std: tuple[float, ...] | None,
     *,
     skip_bad: bool,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A mean and a deviation for each channel: the given ones, else the source's own, else measured.
 
@@ -105,6 +93,7 @@ def channel_statistics(
         mean: The given one; one value serves all channels.
         std: Likewise.
         skip_bad: Whether to leave out what cannot be decoded.
+        patience: Of remote reads.
 
     Raises:
         ValueError: Their number is neither one nor that of the channels, or a deviation is not above 0.
@@ -112,7 +101,7 @@ def channel_statistics(
     if source.mean is not None and len(source.mean) in (1, make.num_channels):
         mean, std = mean or source.mean, std or source.std
     if mean is None or std is None:
-        measured_mean, measured_std = mean_and_std(source.manifest, make, skip_bad=skip_bad)
+        measured_mean, measured_std = mean_and_std(source.manifest, make, skip_bad, patience)
         mean, std = mean or measured_mean, std or measured_std
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, make.num_channels):

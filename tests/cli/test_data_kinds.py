@@ -67,3 +67,16 @@ def test_a_part_of_the_data_is_drawn_too(cli: Callable, here: Path, small: tuple
     assert outcome.code == 0, outcome.err
     drawn = {path.name.partition("-")[0] for path in Path("runs/it/pictures").glob("*.png")}
     assert drawn == {"reconstructions", "features"}
+
+
+def test_a_bad_image_that_may_pass_stands_in_no_picture(
+    cli: Callable, here: Path, small: tuple[str, ...], shard: Path
+) -> None:
+    content = bytearray(shard.read_bytes())
+    content[512:540] = bytes(28)  # of the first image
+    (here / "held-out.tar").write_bytes(content)
+    data = ("--data.init_args.val=held-out.tar", "--data.init_args.max_bad_samples=1")
+    outcome = cli("fit", *small, *data, "--run.name=it")
+    assert outcome.code == 0, outcome.err
+    (picture,) = Path("runs/it/pictures").glob("*.png")
+    assert picture.name.startswith("reconstructions-")

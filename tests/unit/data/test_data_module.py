@@ -1,6 +1,7 @@
 """The data module through a real, small Trainer: exactness, resume at every kind of save, topologies."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from shard_making import encoded, npy, write_tar
 
 from mae_lightning.data.batch import Batch
+from mae_lightning.data.manifest_file import write_manifest
 from mae_lightning.data.module import ShardDataModule
 from mae_lightning.data.plan import Lanes
+from mae_lightning.data.sources import open_source
+from mae_lightning.data.statistics import channel_statistics
+from mae_lightning.data.urls import Patience
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec:FutureWarning",  # of Lightning on torch 2.15
@@ -277,6 +282,42 @@ def test_samples_come_by_index_without_augmentation(data: Any) -> None:
     assert module.key_of("train", 30) == "0030"
     with pytest.raises(ValueError, match="no sample with index 43 among 43"):
         module.samples("train", [43])
+
+
+def test_bad_samples_are_left_out_of_those_by_index_where_some_may_be_skipped(data: Any) -> None:
+    path = Path(data().sources["val"].manifest.path(1))
+    content = bytearray(path.read_bytes())
+    content[512:540] = bytes(28)  # of sample 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"sample '0004': bytes that begin with"):
+        data().samples("val", [3, 4])
+    module = data(max_bad_samples=1)
+    batch = module.samples("val", [6, 4, 3])
+    assert batch["index"].tolist() == [6, 3]
+    assert batch["label"].tolist() == [0, 0]
+    assert batch["valid"].tolist() == [True, True]
+    assert batch["image"][:, 0, 0, 0].tolist() == [6, 3]
+    with pytest.raises(ValueError, match=r"sample '0004': bytes that begin with"):
+        module.samples("val", [4])
+
+
+def test_patience_is_that_of_every_remote_read(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("mae_lightning.data.urls.time.sleep", waits.append)
+    here = data(patience=Patience(timeout=1.0, tries=2))
+    manifest = replace(here.sources["val"].manifest, base="http://127.0.0.1:1")
+    write_manifest(tmp_path / "far", {"val": manifest}, {"val": ["", ""]})
+    far = open_source(f"{tmp_path}/far", "val")
+    here.sources["val"] = far
+    for read in (
+        lambda: here.samples("val", [0]),
+        lambda: ShardDataModule(far.name, image_size=4, patience=here.patience),
+        lambda: channel_statistics(far, here.evaluate, None, None, skip_bad=False, patience=here.patience),
+    ):
+        waits.clear()
+        with pytest.raises(ValueError, match="cannot be read"):
+            read()
+        assert waits == [1.0]
 
 
 def test_the_attributes_that_others_are_linked_to() -> None:
