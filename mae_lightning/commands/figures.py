@@ -220,7 +220,10 @@ def _bank_of(data: str) -> str:
 
     bare, _, split = data.rpartition(":")
     name = bare if bare and split in splits_of(bare) else data
-    return f"{name}:train" if "train" in splits_of(name) else data
+    splits = splits_of(name)
+    if "train" in splits:
+        return f"{name}:train"
+    return f"{name}:val" if name == data and "val" in splits else data
 
 
 def _bank_features(images: Images, manifest: "Manifest") -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,14 +186,17 @@ def _label(sample: TarSample) -> int:
     return int(text)
 
 
-def image_names(folder: Path) -> list[str]:
-    """Images below a folder, as sorted paths relative to it; hidden files and folders are left out."""
-    names = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(root).relative_to(folder)
-        names += [(inside / file).as_posix() for file in files if is_image_name(file)]
-    return sorted(names)
+def image_names(folder: Path) -> Iterator[str]:
+    """Images below a folder, as paths relative to it; hidden files and folders are left out, and links are followed."""
+    above = {folder: {os.path.realpath(folder)}}  # a link to a folder that it lies in would have no end
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root)
+        within = above.pop(here)
+        real = {name: os.path.realpath(here / name) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name, path in real.items() if path not in within]
+        above |= {here / name: within | {real[name]} for name in folders}
+        inside = here.relative_to(folder)
+        yield from ((inside / file).as_posix() for file in files if is_image_name(file))
 
 
 def is_image_name(name: str) -> bool:
@@ -201,8 +204,10 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix[1:].lower() in IMAGE_KINDS
 
 
-def class_folders(names: Sequence[str]) -> list[str]:
-    """The class folders if every image lies in one of at least two folders, class/image; otherwise none."""
+def class_folders(names: Sequence[str], listed: Set[str] = frozenset()) -> list[str]:
+    """The class folders if every image lies in a listed one, or in one of at least two, class/image; otherwise none."""
     parts = [name.split("/") for name in names]
     folders = sorted({part[0] for part in parts})
+    if set(folders) <= listed and all(len(part) > 1 for part in parts):
+        return folders
     return folders if len(folders) > 1 and all(len(part) == 2 for part in parts) else []

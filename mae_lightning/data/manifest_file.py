@@ -18,9 +18,11 @@ from mae_lightning.data.manifest import IMAGE_KINDS, Manifest
 from mae_lightning.data.strings import Strings
 from mae_lightning.data.urls import is_remote, open_url, public_name
 
-__all__ = ["MANIFEST_NAME", "Description", "read_description", "read_table", "write_manifest"]
+__all__ = ["MANIFEST_NAME", "WORK_FOLDER", "Description", "read_description", "read_table", "write_manifest"]
 
 MANIFEST_NAME = "manifest.json"
+WORK_FOLDER = ".packing"
+"""Lies beside shards until all of them and their manifest are written."""
 FORMAT = 1
 COLUMNS = {"container": np.int64, "kind": np.uint8, "offset": np.int64, "size": np.int64, "label": np.int64}
 

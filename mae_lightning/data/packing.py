@@ -22,7 +22,7 @@ from mae_lightning.data.contents import Contents
 from mae_lightning.data.decode import decode_stored
 from mae_lightning.data.indexing import index_shards
 from mae_lightning.data.manifest import Manifest
-from mae_lightning.data.manifest_file import MANIFEST_NAME, write_manifest
+from mae_lightning.data.manifest_file import MANIFEST_NAME, WORK_FOLDER, write_manifest
 from mae_lightning.data.moments import Sums, add_image, mean_and_deviation
 from mae_lightning.data.parallel import in_threads
 from mae_lightning.data.plan import draw
@@ -32,7 +32,6 @@ from mae_lightning.data.verify import sha256_of
 
 __all__ = ["Packing", "pack"]
 
-WORK_FOLDER = ".packing"
 MEASURED_IMAGES = 32
 MEMBER_BYTES = 2560
 """Of a sample's tar headers, label and padding, about."""

@@ -20,7 +20,7 @@ from mae_lightning.data.indexing import (
     is_image_name,
 )
 from mae_lightning.data.manifest import Manifest
-from mae_lightning.data.manifest_file import MANIFEST_NAME, read_description, read_table
+from mae_lightning.data.manifest_file import MANIFEST_NAME, WORK_FOLDER, read_description, read_table
 from mae_lightning.data.names import class_folder
 from mae_lightning.data.urls import is_remote, public_name
 
@@ -104,7 +104,24 @@ def splits_of(name: str) -> tuple[str, ...]:
     location = name if name.endswith(".json") else f"{name}/{MANIFEST_NAME}"
     if name.endswith(".json") or Path(location).is_file():
         return tuple(read_description(location).splits)
-    return tuple(split for split in SPLITS if (Path(name) / split).is_dir())
+    return tuple(_split_folders(Path(name)))
+
+
+def _split_folders(folder: Path) -> list[str]:
+    """Those of a folder's folders that are splits.
+
+    Raises:
+        ValueError: Another one has images too, so that they may all be classes.
+    """
+    splits = [split for split in SPLITS if (folder / split).is_dir()]
+    for other in sorted(folder.iterdir()) if splits else ():
+        is_other = other.name not in SPLITS and not other.name.startswith(".") and other.is_dir()
+        if is_other and next(image_names(other), None):
+            raise ValueError(
+                f"{folder} has '{splits[0]}', a split's name, beside '{other.name}' with images too: rename"
+                f" '{splits[0]}' if it is a class; if it is a split, name {folder / splits[0]}, or move the other away"
+            )
+    return splits
 
 
 def _open(name: str, role: str, split: str | None) -> Source:
@@ -182,31 +199,38 @@ def class_names_beside(folder: Path, name: str = "classes.txt") -> tuple[str, ..
 
 
 def _from_folder(name: str, folder: Path, role: str, split: str | None) -> Source:
-    splits = [entry for entry in SPLITS if (folder / entry).is_dir()]
-    if split is None and role in splits:
+    if (folder / WORK_FOLDER).is_dir():
+        raise ValueError(f"{folder} holds an unfinished `pack`: run the same command again, and it goes on")
+    if split is None and (splits := _split_folders(folder)):
+        if role not in splits:
+            raise ValueError(f"{folder} has no split '{role}'; it has {', '.join(splits)}: name {name}:{splits[0]}")
         split = role
     if split is not None:
-        if split not in splits:
-            raise FileNotFoundError(f"no folder '{split}' in {folder}")
         folder = folder / split
-    shards = sorted(path.name for path in folder.iterdir() if path.name.endswith(SHARD_SUFFIXES))
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder '{split}' in {folder.parent}")
+    shards = sorted(path.name for path in folder.iterdir() if path.name.endswith(SHARD_SUFFIXES) and path.is_file())
     if shards:
         return Source(name, split, index_shards(str(folder), shards), class_names_beside(folder))
-    names = image_names(folder)
+    names = sorted(image_names(folder))
     if not names:
         raise ValueError(f"no images and no shards in {folder}; put .jpg, .png or .webp files or .tar shards there")
-    classes = class_folders(names)
-    class_names = _in_order(classes, class_names_beside(folder))
-    place = {class_folder(entry): index for index, entry in enumerate(class_names)}
-    labels = [place[image.split("/")[0]] for image in names] if classes else [UNLABELLED] * len(names)
-    return Source(name, split, index_files(str(folder), names, labels), class_names or None)
+    class_names, labels = _classes_of(names, class_names_beside(folder) or ())
+    return Source(name, split, index_files(str(folder), names, labels), class_names)
 
 
-def _in_order(folders: list[str], listed: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Class names of class folders, in the order of a `classes.txt` that has them all, else of the alphabet."""
-    if listed and folders and set(folders) <= {class_folder(name) for name in listed}:
-        return listed
-    return tuple(folders)
+def _classes_of(names: list[str], listed: tuple[str, ...]) -> tuple[tuple[str, ...] | None, list[int]]:
+    """Class names and labels of images, in the order of a `classes.txt` that has all folders, else of the alphabet."""
+    for spelt in (class_folder, str):  # as `unpack` calls the folders, or as they are called elsewhere
+        homes = {spelt(entry): label for label, entry in enumerate(listed)}
+        classes = class_folders(names, homes.keys())
+        if set(classes) <= homes.keys():
+            break
+    else:
+        listed, homes = tuple(classes), {entry: label for label, entry in enumerate(classes)}
+    if not classes:
+        return None, [UNLABELLED] * len(names)
+    return listed, [homes[image.split("/")[0]] for image in names]
 
 
 def _checked(source: Source) -> Source:

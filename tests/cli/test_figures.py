@@ -70,3 +70,11 @@ def test_mistakes_are_one_line(cli, classifier, arguments, message):
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_held_out_images_alone_are_their_own_bank(cli, here, classifier):
+    (here / "apart").mkdir()
+    (here / "images").rename(here / "apart/val")
+    outcome = cli("figures", classifier, "--data", "apart", "--which", "neighbours", "--out", "out", *FEW)
+    assert outcome.code == 0, outcome.err
+    assert (here / "out/neighbours.png").is_file()

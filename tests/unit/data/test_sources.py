@@ -1,5 +1,6 @@
 """The grammar for data, and what each mistake says."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from shard_making import encoded, write_tar
 
 from mae_lightning.data.catalogue import CATALOGUE
+from mae_lightning.data.manifest_file import WORK_FOLDER
 from mae_lightning.data.reading import read_rows
-from mae_lightning.data.sources import held_out_name, open_source, with_classes_of
+from mae_lightning.data.sources import held_out_name, open_source, splits_of, with_classes_of
 
 Shards = Callable[..., list[Path]]
 
@@ -149,3 +151,75 @@ def test_members_that_are_no_samples_are_left_out(tmp_path: Path) -> None:
     image = encoded(1)
     path = write_tar(tmp_path / "a.tar", {"./x.png": image, "__meta__": b"", "._y.png": b"", "README": b""})
     assert contents(str(path)) == [("./x", -1, image)]
+
+
+def test_class_folders_that_are_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    place_images(tmp_path, "store/bird/1.png", "photos/cat/2.png", "photos/dog/3.png")
+    (tmp_path / "photos/bird").symlink_to(tmp_path / "store/bird")
+    for link in ("photos/cat/up", "photos/dog/over"):
+        (tmp_path / link).symlink_to(tmp_path / "photos")
+    names = [key for key, *_ in contents(f"{tmp_path}/photos") if key.count("/") == 1]
+    assert names == ["bird/1", "cat/2", "dog/3"]
+    for link in ("photos/cat/up", "photos/dog/over"):
+        (tmp_path / link).unlink()
+    source = open_source(f"{tmp_path}/photos", "train")
+    assert (source.class_names, source.manifest.label.tolist()) == (("bird", "cat", "dog"), [0, 1, 2])
+
+
+def test_an_unfinished_pack_is_no_data(tmp_path: Path, make_shards: Shards) -> None:
+    folder = make_shards([3])[0].parent
+    (folder / WORK_FOLDER).mkdir()
+    for name in (str(folder), f"{folder}:train"):
+        assert error_of(name) == f"{folder} holds an unfinished `pack`: run the same command again, and it goes on"
+
+
+def test_a_split_that_is_not_there_is_not_made_of_the_others(tmp_path: Path) -> None:
+    place_images(tmp_path, "train/a/1.png", "train/b/2.png", "test/a/3.png")
+    assert error_of(str(tmp_path), "val") == (
+        f"{tmp_path} has no split 'val'; it has train, test: name {tmp_path}:train"
+    )
+    assert error_of(f"{tmp_path}:val") == f"no folder 'val' in {tmp_path}"
+    assert len(open_source(str(tmp_path), "train").manifest) == 2
+    assert splits_of(str(tmp_path)) == ("train", "test")
+
+
+def test_a_class_called_as_a_split_hides_no_other_class(tmp_path: Path) -> None:
+    place_images(tmp_path, "car/1.png", "train/2.png", "bus/3.png")
+    line = f"{tmp_path} has 'train', a split's name, beside 'bus' with images too: rename 'train' if it is a class;"
+    assert error_of(str(tmp_path)).startswith(line)
+    with pytest.raises(ValueError, match=re.escape(line)):
+        splits_of(str(tmp_path))
+    assert len(open_source(f"{tmp_path}:train", "train").manifest) == 1
+    place_images(tmp_path / "apart", "train/1.png", "val/2.png", ".hidden/3.png")
+    (tmp_path / "apart/notes").mkdir()
+    (tmp_path / "apart/notes/read.txt").write_text("no image")
+    assert splits_of(f"{tmp_path}/apart") == ("train", "val")
+
+
+@pytest.mark.parametrize("listed", [None, "50%\n100%\n"])
+def test_class_folders_may_have_any_name(tmp_path: Path, listed: str | None) -> None:
+    place_images(tmp_path, "100%/1.png", "50%/2.png")
+    if listed is not None:
+        (tmp_path / "classes.txt").write_text(listed)
+    source = open_source(str(tmp_path), "train")
+    assert source.class_names == (("100%", "50%") if listed is None else ("50%", "100%"))
+    assert source.manifest.label.tolist() == ([0, 1] if listed is None else [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("listed", "names", "labels"),
+    [
+        ("dog\ncat\n", ("cat/1.png",), [1]),
+        ("dog\ncat\n", ("cat/deep/1.png", "dog/2.png"), [1, 0]),
+        ("dog\n", ("cat/1.png", "dog/2.png"), [0, 1]),
+        ("dog\n", ("cat/deep/1.png", "dog/2.png"), [-1, -1]),
+        ("dog\n", ("dog/1.png", "2.png"), [-1, -1]),
+    ],
+)
+def test_folders_that_a_file_lists_are_classes(
+    tmp_path: Path, listed: str, names: tuple[str, ...], labels: list[int]
+) -> None:
+    place_images(tmp_path, *names)
+    (tmp_path / "classes.txt").write_text(listed)
+    by_key = dict(zip((name.removesuffix(".png") for name in names), labels, strict=True))
+    assert {key: label for key, label, _ in contents(str(tmp_path))} == by_key
