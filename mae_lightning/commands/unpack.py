@@ -7,7 +7,8 @@ from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\
 Images keep their bytes and lie in DIR/class/name.kind, without labels in DIR/name.kind; several splits get a folder
-each. classes.txt keeps the order of the classes, so that packing the folder again gives the same labels.
+each. classes.txt keeps the order of the classes, by number where they have no names, so that packing the folder again
+gives the same labels.
 """
 
 

@@ -8,9 +8,11 @@ from pathlib import PurePosixPath
 
 from mae_lightning.data.manifest import Manifest
 from mae_lightning.data.tars import split_name
+from mae_lightning.data.urls import public_name
 
 __all__ = ["class_folder", "file_name", "sample_keys"]
 
+SHARD_SUFFIX = r"[.](tar|tar[.]gz|tgz)$"
 QUOTED = {"%25": "%", "%2E": ".", "%5F": "_"}
 
 
@@ -30,7 +32,7 @@ def sample_keys(manifest: Manifest) -> list[str]:
     for row, key in enumerate(keys):
         if key in twice and manifest.packed:
             shard = manifest.containers[int(manifest.container[row])]
-            keys[row] = f"{PurePosixPath(shard).name.partition('.')[0]}/{key}"
+            keys[row] = f"{re.sub(SHARD_SUFFIX, '', PurePosixPath(public_name(shard)).name)}/{key}"
         elif key in twice:
             keys[row] = _quoted(f"{manifest.keys[row]}.{manifest.kind_of(row)}")
     key, count = Counter(keys).most_common(1)[0]

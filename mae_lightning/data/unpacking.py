@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,30 +29,46 @@ def unpack(
         done: Called with a number of samples that are written.
 
     Raises:
-        ValueError: The folder is not empty, a sample cannot be read, or its name leads out of the folder.
+        ValueError: The folder is not empty, a sample cannot be read, its name leads out of the folder, or two samples
+            or two classes would get the same name.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = _paths(source)
-    if source.class_names and source.manifest.is_labelled:
-        text = "".join(f"{name}\n" for name in source.class_names)
+    names = _different_names(source)
+    paths = _paths(source, names)
+    if names:
+        text = "".join(f"{name}\n" for name in names)
         (folder / "classes.txt").write_text(text, encoding="utf-8")
     write = partial(_write_container, source, folder, paths, done)
     for _ in in_threads(write, range(len(source.manifest.containers)), workers):
         pass
 
 
-def _paths(source: Source) -> list[str]:
+def _different_names(source: Source) -> list[str]:
+    """A name for each label, so that they can be had back: its number where it has none, or others have the same."""
+    if not source.manifest.is_labelled:
+        return []
+    names = source.class_names or [str(label) for label in range(int(source.manifest.label.max()) + 1)]
+    count = Counter(names)
+    different = [name if count[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
+    name, times = Counter(different).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{times} classes of {source.name} would be written to {name}: give them other names")
+    return different
+
+
+def _paths(source: Source, names: list[str]) -> list[str]:
     """Each sample's path below the folder, all different."""
-    manifest, names = source.manifest, source.class_names
+    manifest = source.manifest
     paths = []
     for row, key in enumerate(sample_keys(manifest)):
         path = file_name(key, manifest.kind_of(row))
         if manifest.is_labelled:
             label = int(manifest.label[row])
-            home = class_folder(names[label] if names else str(label))
-            path = path if path.startswith(f"{home}/") else f"{home}/{path}"
+            home = class_folder(names[label])
+            folder = next((folder for folder in (home, names[label]) if path.startswith(f"{folder}/")), None)
+            path = f"{home}/{path if folder is None else path[len(folder) + 1 :]}"
         paths.append(path)
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

@@ -21,6 +21,7 @@ from mae_lightning.data import ShardDataModule
 from mae_lightning.data.contents import Contents
 from mae_lightning.data.origins import find_contents
 from mae_lightning.data.packing import Packing, pack
+from mae_lightning.data.reading import read_rows
 from mae_lightning.data.sources import open_source
 
 
@@ -73,6 +74,52 @@ def test_there_and_back(cli: Callable, here: Path) -> None:
     before, after = open_source("photos", "train"), open_source("back/train", "train")
     assert before.manifest.digest == after.manifest.digest
     assert before.class_names == after.class_names
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "folders"),
+    [
+        (range(12), None, {str(label) for label in range(12)}),
+        ([1], ["dog", "cat"], {"cat"}),
+        ([0, 1, 2], ["crane", "dog", "crane"], {"crane (0)", "dog", "crane (2)"}),
+        ([0, 1], ["100%", "a/b"], {"100%25", "a%2Fb"}),
+    ],
+)
+@pytest.mark.parametrize("key", ["deep/{}", "100%25/{}"])
+def test_labels_there_and_back(
+    cli: Callable, here: Path, labels: list[int], names: list[str] | None, folders: set[str], key: str
+) -> None:
+    keys = {key.format(label): label for label in labels}
+    content = {f"{key}.png": picture(label) for key, label in keys.items()}
+    content |= {f"{key}.cls": str(label).encode() for key, label in keys.items()}
+    write_tar(here / "old.tar", dict(sorted(content.items())))
+    if names:
+        write_files(here, {"classes.txt": "".join(f"{name}\n" for name in names).encode()})
+    assert cli("unpack", "old.tar", "--out", "back").code == 0
+    assert {path.name for path in (here / "back").iterdir()} == folders | {"classes.txt"}
+    for back in ("back", "shards"):
+        source = open_source(back, "train")
+        rows = read_rows(source.manifest, np.arange(len(keys)))
+        by_image = {data: int(source.manifest.label[row]) for row, data in rows}
+        assert by_image == {picture(label): label for label in labels}
+        assert cli("pack", "back", "--out", "shards").code == 0
+
+
+def test_classes_that_no_name_tells_apart_are_not_unpacked(cli: Callable, here: Path) -> None:
+    write_tar(here / "old.tar", {"a.png": picture(1), "a.cls": b"0"})
+    write_files(here, {"classes.txt": b"crane\ncrane (0)\ncrane\n"})
+    outcome = cli("unpack", "old.tar", "--out", "back")
+    assert outcome.err == "error: 2 classes of old.tar would be written to crane (0): give them other names\n"
+
+
+def test_a_class_folder_of_any_name_there_and_back(cli: Callable, here: Path) -> None:
+    write_files(here / "photos", {"100%/1.png": picture(1), "50%/2.png": picture(2)})
+    assert cli("pack", "photos", "--out", "shards").code == 0
+    assert cli("unpack", "shards", "--out", "back").code == 0
+    source = open_source("back/train", "train")
+    assert source.class_names == open_source("shards", "train").class_names == ("100%", "50%")
+    assert list(source.manifest.keys) == ["100%25/1", "50%25/2"]
+    assert source.manifest.label.tolist() == [0, 1]
 
 
 def test_odd_names_there_and_back(cli: Callable, here: Path) -> None:
@@ -267,7 +314,15 @@ def test_other_shards_are_packed_anew(cli: Callable, here: Path, suffix: str) ->
             assert stored[f"old-{shard}/{index}.png"] == picture(10 * shard + index)
             assert stored[f"old-{shard}/{index}.cls"] == str(shard).encode()
     assert cli("unpack", f"old-{{0..1}}{suffix}", "--out", "back").code == 0
-    assert len(tree(here / "back")) == 8
+    assert len(tree(here / "back")) == 9
+    assert (here / "back/classes.txt").read_text() == "0\n1\n"
+
+
+def test_equal_keys_of_shards_with_dots_in_their_names_are_told_apart(cli: Callable, here: Path) -> None:
+    for shard in ("old.000.tar", "old.001.tar"):
+        write_tar(here / shard, {"a.png": picture(1)})
+    assert cli("pack", "old.00*.tar", "--out", "shards").code == 0
+    assert set(members(here / "shards/train-00000.tar")) == {"old.000/a.png", "old.001/a.png"}
 
 
 def test_unpacking_writes_nothing_outside(cli: Callable, here: Path) -> None:
