@@ -22,7 +22,7 @@ from mae_lightning.data.contents import Contents
 from mae_lightning.data.decode import decode_stored
 from mae_lightning.data.indexing import index_shards
 from mae_lightning.data.manifest import Manifest
-from mae_lightning.data.manifest_file import MANIFEST_NAME, WORK_FOLDER, write_manifest
+from mae_lightning.data.manifest_file import MANIFEST_NAME, WORK_FOLDER, read_description, read_table, write_manifest
 from mae_lightning.data.moments import Sums, add_image, mean_and_deviation
 from mae_lightning.data.parallel import in_threads
 from mae_lightning.data.plan import draw
@@ -100,6 +100,7 @@ def pack(
         The path of the manifest.
 
     Raises:
+        FileNotFoundError: The folder holds the finished result, and a shard of it is gone.
         ValueError: The folder holds something else; an image cannot be decoded; the samples can only be read in order.
     """
     for name, contents in splits.items():
@@ -123,11 +124,15 @@ def _begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether the folder holds the finished result already; if not, it is ready to be worked in.
 
     Raises:
-        ValueError: It holds something else.
+        FileNotFoundError: A shard of the result is gone.
+        ValueError: It holds something else, or a shard has another size.
     """
     note = folder / WORK_FOLDER / "recipe.json"
     if (folder / MANIFEST_NAME).is_file():
         _compare(json.loads((folder / MANIFEST_NAME).read_text()).get("recipe"), recipe, folder)
+        description = read_description(str(folder / MANIFEST_NAME))
+        for split in description.splits:
+            read_table(description, split)
         shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
         return True
     if note.is_file():

@@ -261,6 +261,16 @@ def test_a_finished_folder_is_left_alone(cli: Callable, here: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (here / "shards").iterdir()}
     assert cli("pack", "photos", "--out", "shards").code == 0
     assert {path: path.stat().st_mtime_ns for path in (here / "shards").iterdir()} == before
+    shard = here / "shards/train-00000.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    outcome = cli("pack", "photos", "--out", "shards")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: shards/train-00000.tar: ")
+    shard.unlink()
+    outcome = cli("pack", "photos", "--out", "shards")
+    assert (outcome.code, outcome.err) == (2, "error: no shard at shards/train-00000.tar\n")
+    shard.write_bytes(content)
     outcome = cli("pack", "photos", "--out", "shards", "--seed=1")
     assert outcome.code == 2
     expected = "shards already holds other shards (seed differs); name a new folder, or remove that one"
