@@ -38,7 +38,14 @@ def run(args: argparse.Namespace) -> int:
     splits = {"train": args.urls} | ({"val": args.val} if args.val else {})
     _warn_of_secrets([url for urls in splits.values() for url in urls])
     progress = Progress("indexing")
-    manifests, path = index_splits(splits, _folder(args.out), args.classes, args.workers, progress)
+    manifests, path = index_splits(
+        splits,
+        _folder(args.out),
+        args.classes,
+        args.workers,
+        progress,
+        warn=lambda reason: progress.say(f"not measured: {reason}"),
+    )
     pace = progress.close()
     for split, manifest in manifests.items():
         print(f"{split}: {len(manifest):,} images in {len(manifest.containers)} shards")

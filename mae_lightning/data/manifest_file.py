@@ -99,7 +99,7 @@ def write_manifest(
 def _names_from(folder: Path, manifest: Manifest) -> list[str]:
     if not manifest.base or is_remote(manifest.base):
         return [public_name(manifest.path(container)) for container in range(len(manifest.containers))]
-    base = os.path.relpath(manifest.base, folder)
+    base = os.path.relpath(os.path.realpath(manifest.base), os.path.realpath(folder))
     return [name if base == "." else f"{base}/{name}" for name in manifest.containers]
 
 

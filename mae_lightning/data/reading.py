@@ -199,6 +199,7 @@ def made_of(
     make: Callable[[int, bytes], Made],
     skip_bad: bool = False,
     patience: Patience = Patience(),  # noqa: B008 - frozen
+    warn: Callable[[str], object] = lambda reason: None,
 ) -> dict[int, Made]:
     """What becomes of the images at `rows` (ascending), by row.
 
@@ -208,6 +209,7 @@ def made_of(
         make: Given the row and its bytes.
         skip_bad: Whether rows that cannot be read or made are left out, which every process finds the same.
         patience: Of remote reads.
+        warn: Called with the reason of each row that is left out.
 
     Raises:
         ValueError: A row cannot be read or made; with `skip_bad`, none can. Names it.
@@ -224,6 +226,7 @@ def made_of(
             bad = error
             if not skip_bad:
                 raise
+            warn(str(error))
     if bad is not None and not made:
         raise bad
     return made

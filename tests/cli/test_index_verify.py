@@ -71,6 +71,30 @@ def test_two_splits_and_class_names(cli: Callable, foreign: Path) -> None:
     assert all(0.4 < mean < 0.6 for mean in content["mean"])
 
 
+def test_a_folder_that_is_a_link_is_written_through(cli: Callable, foreign: Path) -> None:
+    (foreign / "deep/er").mkdir(parents=True)
+    Path("link").symlink_to("data/deep/er")
+    assert cli("index", "data/shard-000.tar", "--out", "link").code == 0
+    for folder in ("link", "data/deep/er"):
+        assert cli("verify", folder).code == 0
+
+
+def test_an_image_that_cannot_be_decoded_is_not_measured(cli: Callable, here: Path) -> None:
+    write_tar(here / "some.tar", {"0.png": b"no image", "1.png": picture(1)})
+    outcome = cli("index", "some.tar", "--out", "some")
+    assert outcome.code == 0, outcome.err
+    assert "not measured: " in outcome.out
+    assert "some.tar: sample '0': bytes that begin with" in outcome.out
+    write_tar(here / "whole.tar", {"1.png": picture(1)})
+    cli("index", "whole.tar", "--out", "whole")
+    some, whole = (read_description(f"{name}/manifest.json") for name in ("some", "whole"))
+    assert (some.mean, some.std) == (whole.mean, whole.std)
+    write_tar(here / "none.tar", {"0.png": b"no image"})
+    outcome = cli("index", "none.tar", "--out", "none")
+    assert outcome.code == 2
+    assert "none.tar: sample '0': bytes that begin with" in outcome.err
+
+
 @pytest.fixture
 def server(foreign: Path) -> Iterator[str]:
     """The shards by http."""
@@ -87,6 +111,7 @@ def server(foreign: Path) -> Iterator[str]:
 
 
 def test_shards_by_http_are_the_local_ones(cli: Callable, foreign: Path, server: str) -> None:
+    Path("classes.txt").write_text("of\nother\ndata\n")
     outcome = cli("index", f"{server}/shard-{{000..001}}.tar", f"{server}/shard-002.tar.gz", "--out", "far")
     assert outcome.code == 0, outcome.err
     cli("index", *PATTERNS, "--out", "near")
@@ -96,6 +121,7 @@ def test_shards_by_http_are_the_local_ones(cli: Callable, foreign: Path, server:
         assert {**mine, "name": ""} == {**theirs, "name": ""}
     assert far.splits["train"]["digest"] == near.splits["train"]["digest"]
     assert far.mean == near.mean
+    assert far.class_names is None
     assert cli("verify", "far", "--decode").code == 0
     (foreign / "shard-001.tar").write_bytes((foreign / "shard-000.tar").read_bytes())
     outcome = cli("verify", "far")

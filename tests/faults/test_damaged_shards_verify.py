@@ -158,6 +158,8 @@ def test_verify_names_it(here: Path, capsys: pytest.CaptureFixture[str], case: s
 INDEXED = SHARD_DAMAGE | {
     "9 label missing": f"{SHARD}: sample '{FIRST}' has no label (.cls), and others have one",
     "11 label out of range": f"{SHARD}: sample '{FIRST}' has label 2, and the classes are 0 to 1",
+}
+PASSED_BY = {
     "12 cut JPEG": f"{SHARD}: sample '{FIRST}': ",
     "13 empty JPEG": f"{SHARD}: sample '{FIRST}': no bytes are no image of",
 }
@@ -177,6 +179,14 @@ def test_index_names_it(here: Path, capsys: pytest.CaptureFixture[str], case: st
     assert not Path("index").exists()
 
 
+@pytest.mark.parametrize("case", PASSED_BY)
+def test_index_names_what_it_cannot_measure(here: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    DAMAGE[case](Path(SHARD))
+    assert main(["index", "shards/train-{00000..00001}.tar", "--out", "index"]) == 0
+    named, *_ = capsys.readouterr().out.splitlines()
+    assert named.startswith(f"not measured: {PASSED_BY[case].replace(SHARD, str(here / SHARD))}")
+
+
 @pytest.mark.parametrize("case", ["12 cut JPEG", "13 empty JPEG"])
 def test_decoding_names_images_that_were_bad_from_the_start(
     here: Path, capsys: pytest.CaptureFixture[str], case: str
@@ -188,4 +198,4 @@ def test_decoding_names_images_that_were_bad_from_the_start(
     capsys.readouterr()
     assert main(["verify", "shards", "--decode"]) == 2
     fault, _ = capsys.readouterr().out.splitlines()
-    assert fault.startswith(INDEXED[case])
+    assert fault.startswith(PASSED_BY[case])
