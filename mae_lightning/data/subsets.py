@@ -144,7 +144,9 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDA
     if not 0 < fraction < 1:
         raise ValueError(f"hold-out {fraction:g} must be between 0 and 1")
     classes = _shuffled_classes(labels, seed, "hold-out")
-    chosen = np.sort(np.concatenate([rows[: min(len(rows) - 1, math.ceil(len(rows) * fraction))] for rows in classes]))
+    shares = [round(len(rows) * fraction, 9) for rows in classes]  # 100 * 0.07 is a little above 7
+    counts = [min(len(rows) - 1, math.ceil(share)) for rows, share in zip(classes, shares, strict=True)]
+    chosen = np.sort(np.concatenate([rows[:count] for rows, count in zip(classes, counts, strict=True)]))
     if not len(chosen):
         raise ValueError(f"nothing can be held out of {len(labels)} samples: every class has only one")
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -34,6 +34,7 @@ def test_hold_out_parts_the_rows_and_leaves_each_class_something_to_fit():
     fit, held = hold_out(LABELS, 0.2, seed=0)
     assert sorted([*fit, *held]) == list(range(63))
     assert counts(held) == [8, 4, 1]
+    assert len(hold_out(np.zeros(100, np.int64), 0.07, seed=0)[1]) == 7
     assert np.bincount(np.array([0, 0, 1])[hold_out(np.array([0, 0, 1]), 0.9, seed=0)[0]]).tolist() == [1, 1]
 
 
