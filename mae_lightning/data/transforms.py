@@ -163,6 +163,8 @@ class FixedCropFlip(Augmentation):
 class ColorJitterCropFlip(RandomResizedCropFlip):
     """`RandomResizedCropFlip`, then brightness, contrast, saturation and hue (MAE, Table 1e, "crop + color jit").
 
+    For grey and RGB images of 8 bits alone: what colours other arrays have is not known.
+
     Args:
         brightness: Factor drawn from 1 - brightness to 1 + brightness.
         contrast: Likewise.
@@ -189,6 +191,8 @@ class ColorJitterCropFlip(RandomResizedCropFlip):
         self.strengths = (brightness, contrast, saturation, hue)
 
     def __call__(self, image: Picture, size: tuple[int, int], random: Random) -> Picture:
+        if isinstance(image, Tensor) and (image.is_floating_point() or image.shape[0] not in (1, 3)):
+            raise ValueError("ColorJitterCropFlip takes grey or RGB images of 8 bits; RandomResizedCropFlip takes any")
         image = super().__call__(image, size, random)
         brightness, contrast, saturation, hue = self.strengths
         steps = [

@@ -148,6 +148,13 @@ def test_arrays_of_many_channels_and_floats_go_the_same_way(augmentation: Augmen
     assert torch.allclose(many[2:3], single, atol=1e-6)
 
 
+@pytest.mark.parametrize("array", [np.full((8, 8, 3), 5000, np.float32), np.zeros((8, 8, 4), np.uint8)])
+def test_what_has_no_known_colours_is_not_jittered(array: np.ndarray) -> None:
+    jitter = make(ColorJitterCropFlip(), num_channels=array.shape[2], dtype=torch.from_numpy(array).dtype)
+    with pytest.raises(ValueError, match=r"takes grey or RGB images of 8 bits; RandomResizedCropFlip takes any"):
+        jitter(npy(array), "npy", 0, 0)
+
+
 def test_another_type_than_the_data_sets_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"pixels of torch.float32 in a data set of torch.uint8"):
         make(None)(npy(np.zeros((4, 4, 3), np.float32)), "npy", 0, 0)
