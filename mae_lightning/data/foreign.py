@@ -57,7 +57,7 @@ def index_splits(
     else:
         class_names = class_names_beside(Path(first.base)) if first.base else None
     for manifest in manifests.values():
-        check_labels(manifest, class_names)
+        check_labels(manifest, len(class_names) if class_names else None)
     mean, std = _measured(first, warn)
     path = write_manifest(
         folder, manifests, sha256, class_names=class_names, num_channels=len(mean), mean=mean, std=std
@@ -66,15 +66,15 @@ def index_splits(
 
 
 def _located(paths: Sequence[str]) -> tuple[str, list[str]]:
-    """What shards' names are relative to, and the names."""
+    """What shards' names are relative to, and the names, each once."""
     remote = [is_remote(path) for path in paths]
     if all(remote):
-        return "", list(paths)
+        return "", list(dict.fromkeys(paths))
     if any(remote):
         raise ValueError("shards of one split lie either all on this machine or all elsewhere; index them apart")
     local = [path.removeprefix("file://") for path in paths]
     base = os.path.commonpath([Path(path).absolute().parent for path in local])
-    return base, [os.path.relpath(path, base) for path in local]
+    return base, list(dict.fromkeys(os.path.relpath(path, base) for path in local))
 
 
 def _measured(manifest: Manifest, warn: Callable[[str], object]) -> tuple[tuple[float, ...], tuple[float, ...]]:

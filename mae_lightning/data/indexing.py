@@ -30,6 +30,7 @@ __all__ = [
 
 UNLABELLED = -1
 BLOCK = 2**20
+MAX_CLASS = 2**63 - 1
 
 
 def index_shards(base: str, names: Sequence[str]) -> Manifest:
@@ -181,7 +182,7 @@ def _image_kind(sample: TarSample) -> int:
 
 def _label(sample: TarSample) -> int:
     text = sample.label or ""
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_CLASS):
         raise ValueError(f"sample '{sample.key}' has the label '{text}'; a class index from 0 as decimal text is meant")
     return int(text)
 

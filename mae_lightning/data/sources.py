@@ -86,6 +86,8 @@ def open_source(name: str, role: str) -> Source:
         FileNotFoundError: A file is not there.
         ValueError: The name stands for nothing, or for data that is damaged; one line says which.
     """
+    if not name.strip():
+        raise ValueError("the name of the data is empty; name a folder, shards, a manifest or an image")
     bare, _, split = name.rpartition(":")
     if bare and split in SPLITS and not Path(name).exists():
         return _checked(_open(bare, role, split))
@@ -139,10 +141,14 @@ def _open(name: str, role: str, split: str | None) -> Source:
         return replace(_from_manifest(f"{name}/{MANIFEST_NAME}", role, split), name=name)
     if path.is_dir():
         return _from_folder(name, path, role, split)
-    if any(suffix in name for suffix in SHARD_SUFFIXES):
+    is_image = path.is_file() and is_image_name(path.name)
+    is_shards = not is_image and any(suffix in name for suffix in SHARD_SUFFIXES)
+    if split is not None and (is_image or is_shards):
+        raise ValueError(f"{name} is one split alone: leave out ':{split}'")
+    if is_shards:
         return _from_shards(name)
     if path.is_file():
-        if not is_image_name(path.name):
+        if not is_image:
             raise ValueError(f"{name} is no image, shard or manifest")
         return Source(name, None, index_files(str(path.parent), [path.name], [UNLABELLED]))
     if os.sep in name or path.suffix:
@@ -172,7 +178,8 @@ def _from_manifest(location: str, role: str, split: str | None) -> Source:
 def _from_shards(pattern: str) -> Source:
     paths = expand_shards(pattern)
     base = os.path.commonpath([Path(path).parent for path in paths])
-    manifest = index_shards(base, [os.path.relpath(path, base or ".") for path in paths])
+    names = list(dict.fromkeys(os.path.relpath(path, base or ".") for path in paths))  # once each if patterns overlap
+    manifest = index_shards(base, names)
     return Source(pattern, None, manifest, class_names_beside(Path(base)))
 
 
@@ -181,10 +188,15 @@ def expand_shards(pattern: str) -> list[str]:
 
     Raises:
         FileNotFoundError: No file matches.
+        ValueError: A brace has no other one.
     """
+    try:
+        expanded = [pattern] if Path(pattern).is_file() else list(braceexpand(pattern))
+    except ValueError:
+        raise ValueError(f"{public_name(pattern)}: braces that do not match; write such as {{000..127}}") from None
     paths = []
-    for path in braceexpand(pattern):
-        is_pattern = glob.has_magic(path) and not is_remote(path)
+    for path in expanded:
+        is_pattern = glob.has_magic(path) and not is_remote(path) and not Path(path).is_file()
         found = sorted(glob.glob(path)) if is_pattern else [path]  # noqa: PTH207 - absolute patterns too
         if not found:
             raise FileNotFoundError(f"no shard matches '{path}'")
@@ -193,9 +205,18 @@ def expand_shards(pattern: str) -> list[str]:
 
 
 def class_names_beside(folder: Path, name: str = "classes.txt") -> tuple[str, ...] | None:
-    """Names of the classes, one a line, where a folder of images or shards has a file of them."""
+    """Names of the classes, one a line, where a folder of images or shards has a file of them.
+
+    Raises:
+        ValueError: It is not in UTF-8.
+    """
     path = folder / name
-    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").rstrip("\n").splitlines()) or None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it in UTF-8") from None
 
 
 def _from_folder(name: str, folder: Path, role: str, split: str | None) -> Source:
@@ -235,23 +256,23 @@ def _classes_of(names: list[str], listed: tuple[str, ...]) -> tuple[tuple[str, .
 
 def _checked(source: Source) -> Source:
     """The source, once its labels are known to be within its classes."""
-    check_labels(source.manifest, source.class_names)
+    check_labels(source.manifest, source.num_classes)
     return source
 
 
-def check_labels(manifest: Manifest, class_names: tuple[str, ...] | None) -> None:
-    """Refuses labels beyond the classes, where those have names.
+def check_labels(manifest: Manifest, num_classes: int | None) -> None:
+    """Refuses labels beyond the classes, where their number is known.
 
     Raises:
         WrongLabelsError: There is one; names its sample.
     """
-    if class_names is None:
+    if num_classes is None:
         return
-    outside = np.flatnonzero(manifest.label >= len(class_names))
+    outside = np.flatnonzero(manifest.label >= num_classes)
     if len(outside):
         row = int(outside[0])
         raise WrongLabelsError(
-            f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {len(class_names) - 1}"
+            f"{manifest.describe(row)} has label {manifest.label[row]}, and the classes are 0 to {num_classes - 1}"
         )
 
 
@@ -263,7 +284,8 @@ def with_classes_of(source: Source, training: Source) -> Source:
     """
     ours, theirs = source.class_names, training.class_names
     if ours is None or theirs is None or ours == theirs:
-        return _checked(replace(source, class_names=theirs) if theirs else source)
+        check_labels(source.manifest, training.num_classes)
+        return replace(source, class_names=theirs) if theirs else source
     unknown = sorted(set(ours) - set(theirs))
     if unknown:
         raise WrongLabelsError(f"{source.name} has the class '{unknown[0]}', which {training.name} lacks")

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mae_lightning.data.urls import public_name
+
 __all__ = ["DAMAGE", "Member", "TarSample", "is_gzipped", "read_samples", "split_name"]
 
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
@@ -62,7 +64,7 @@ def _cause(error: Exception) -> str:
 
 def is_gzipped(name: str) -> bool:
     """Whether a shard's name says that it is compressed, query and fragment of a URL aside."""
-    return re.split(r"[?#]", name)[0].endswith((".gz", ".tgz"))
+    return public_name(name).endswith((".gz", ".tgz"))
 
 
 def split_name(name: str) -> tuple[str, str] | None:

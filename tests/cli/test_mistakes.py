@@ -224,6 +224,11 @@ def test_missing_shard(cli: Callable) -> None:
     )
 
 
+def test_data_without_a_name(cli: Callable) -> None:
+    line = "the name of the data is empty; name a folder, shards, a manifest or an image"
+    check(cli, line, QUICKSTART, "--data.init_args.train=")
+
+
 def test_empty_folder(cli: Callable, here: Path) -> None:
     (here / "empty").mkdir()
     check(

@@ -101,6 +101,7 @@ CONTENTS = {
     "10 negative": (sample(a_png=IMAGE, a_cls=b"-1"), "sample 'a' has the label '-1'; a class index from 0"),
     "10 empty": (sample(a_png=IMAGE, a_cls=b""), "sample 'a' has the label ''; a class index from 0"),
     "10 long": (sample(a_png=IMAGE, a_cls=b"1" * 99), "sample 'a' has a label of 99 bytes"),
+    "10 huge": (sample(a_png=IMAGE, a_cls=b"1" * 23), f"sample 'a' has the label '{'1' * 23}'; a class index from 0"),
     "14 interleaved": (
         {"a.png": IMAGE, "b.png": IMAGE, "a.cls": b"0", "b.cls": b"1"},
         "sample 'a' comes back after another one: the members of two samples are mixed",

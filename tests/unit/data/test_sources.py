@@ -12,7 +12,7 @@ from shard_making import encoded, write_tar
 from mae_lightning.data.catalogue import CATALOGUE
 from mae_lightning.data.manifest_file import WORK_FOLDER
 from mae_lightning.data.reading import read_rows
-from mae_lightning.data.sources import held_out_name, open_source, splits_of, with_classes_of
+from mae_lightning.data.sources import WrongLabelsError, held_out_name, open_source, splits_of, with_classes_of
 
 Shards = Callable[..., list[Path]]
 
@@ -136,6 +136,14 @@ def test_mistakes_in_naming_data_say_what_is_wrong(tmp_path: Path) -> None:
     assert error_of(f"{tmp_path}/empty:val") == f"no folder 'val' in {tmp_path}/empty"
     assert error_of(f"{tmp_path}/manifest.json") == f"no manifest at {tmp_path}/manifest.json"
     assert "would run a shell command" in error_of("pipe:cat a.tar")
+    assert error_of(f"{tmp_path}/a-{{0..2.tar") == (
+        f"{tmp_path}/a-{{0..2.tar: braces that do not match; write such as {{000..127}}"
+    )
+    for empty in ("", " "):
+        assert error_of(empty) == "the name of the data is empty; name a folder, shards, a manifest or an image"
+    place_images(tmp_path, "me.png")
+    for bare in (f"{tmp_path}/a.tar", f"{tmp_path}/me.png"):
+        assert error_of(f"{bare}:val") == f"{bare} is one split alone: leave out ':val'"
     remote = error_of("https://user:secret@example.org/a-{00..10}.tar?token=secret")
     assert remote.startswith("https://example.org/a-{00..10}.tar is remote: make a manifest once with")
     assert "secret" not in remote
@@ -223,3 +231,40 @@ def test_folders_that_a_file_lists_are_classes(
     (tmp_path / "classes.txt").write_text(listed)
     by_key = dict(zip((name.removesuffix(".png") for name in names), labels, strict=True))
     assert {key: label for key, label, _ in contents(str(tmp_path))} == by_key
+
+
+@pytest.mark.parametrize("name", ["data[1].tar", "data{1.tar", "data{1,2}.tar", "C#/data.tar.gz", "a?/data.tgz"])
+def test_a_shard_that_is_there_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    write_tar(tmp_path / name, {"x.png": encoded(1)})
+    assert contents(f"{tmp_path}/{name}") == [("x", -1, encoded(1))]
+
+
+def test_folders_called_as_shards_are_none(tmp_path: Path) -> None:
+    place_images(tmp_path, "a.png", "old.tar/b.png")
+    assert [key for key, *_ in contents(str(tmp_path))] == ["a", "old.tar/b"]
+    assert contents(f"{tmp_path}/old.tar/b.png") == [("b", -1, encoded(1))]
+
+
+@pytest.mark.parametrize("pattern", ["{a,a}.tar", "{*,a}.tar", "{a,./a}.tar"])
+def test_a_shard_comes_once_where_patterns_overlap(tmp_path: Path, pattern: str) -> None:
+    write_tar(tmp_path / "a.tar", {"x.png": encoded(1)})
+    assert contents(f"{tmp_path}/{pattern}") == [("x", -1, encoded(1))]
+
+
+def test_class_names_are_read_as_editors_write_them(make_shards: Shards) -> None:
+    path = make_shards([3])[0]
+    classes = path.parent / "classes.txt"
+    classes.write_bytes("\ufeffa\r\né\r\nc\r\n\r\n".encode())
+    assert open_source(str(path), "train").class_names == ("a", "é", "c")
+    classes.write_bytes(b"a\n\xe9\nc\n")
+    assert error_of(str(path)) == f"{classes} is not UTF-8: invalid continuation byte at byte 2; save it in UTF-8"
+
+
+def test_held_out_labels_beyond_those_of_training_are_an_error(make_shards: Shards) -> None:
+    training, held_out = (open_source(str(make_shards([n], folder=str(n))[0]), "train") for n in (2, 4))
+    with pytest.raises(WrongLabelsError, match=r"sample '0002' has label 2, and the classes are 0 to 1$"):
+        with_classes_of(held_out, training)
+    assert with_classes_of(training, held_out) == training
+    unlabelled = replace(training, manifest=replace(training.manifest, label=np.full(2, -1)))
+    assert with_classes_of(held_out, unlabelled) == held_out
