@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.config and args.data is None:
         raise ValueError("nothing to measure: give --config RECIPE or --data SOURCE")
     check_rounds(args.rounds)
+    if args.images < 1:
+        raise ValueError(f"--images {args.images} must be above 0")
     data = _data(args)
     with tempfile.TemporaryDirectory(prefix="mae-lightning-bench-") as folder:
         figures = _measure(args, data, Path(folder))

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mae_lightning.commands.folders import check_folder
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads the shards and writes their manifest."""
     from mae_lightning.data.foreign import index_splits
 
+    check_folder(_folder(args.out))
     splits = {"train": args.urls} | ({"val": args.val} if args.val else {})
     _warn_of_secrets([url for urls in splits.values() for url in urls])
     progress = Progress("indexing")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mae_lightning.commands.folders import check_folder
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from mae_lightning.data.packing import Packing, pack
 
     _check(args)
+    check_folder(args.out)
     splits = find_contents(args.source)
     if args.val_fraction is not None:
         splits = hold_out_val(splits, args.val_fraction, args.seed)

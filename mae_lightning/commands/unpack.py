@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mae_lightning.commands.folders import check_folder
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from mae_lightning.data.sources import open_source, splits_of
     from mae_lightning.data.unpacking import unpack
 
+    check_folder(args.out)
     splits = splits_of(args.source)
     homes = {args.out / split: open_source(f"{args.source}:{split}", split) for split in splits}
     homes = homes or {args.out: open_source(args.source, "train")}

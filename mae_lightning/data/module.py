@@ -130,6 +130,8 @@ class ShardDataModule(L.LightningDataModule):
         self.image_size_by_epoch = {epoch: _pair(size) for epoch, size in (image_size_by_epoch or {}).items()}
         if min(self.image_size_by_epoch, default=0) < 0:
             raise ValueError(f"image_size_by_epoch {image_size_by_epoch} has an epoch below 0, where they begin")
+        if min(min(size) for size in (self.image_size, *self.image_size_by_epoch.values())) < 1:
+            raise ValueError(f"image_size {image_size} and those by epoch must be at least 1 pixel")
         if repeats < 1:
             raise ValueError(f"repeats {repeats} must be at least 1")
         self.repeats = repeats

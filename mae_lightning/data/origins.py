@@ -37,7 +37,7 @@ def find_contents(name: str) -> dict[str, Contents]:
         source = open_source(name, "train")
         return {source.split or "train": contents_of(source)}
     sources = {split: open_source(f"{name}:{split}", split) for split in splits}
-    first = next(iter(sources.values()))
+    first = sources.get("train") or next(iter(sources.values()))
     return {split: contents_of(with_classes_of(source, first)) for split, source in sources.items()}
 
 
@@ -63,5 +63,6 @@ def contents_of(source: Source) -> Contents:
 
 
 def _with_sizes(manifest: Manifest) -> Manifest:
-    sizes = [Path(manifest.path(container)).stat().st_size for container in manifest.container.tolist()]
+    paths = [Path(manifest.path(container)) for container in manifest.container.tolist()]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]  # a link to nowhere is a bad image
     return replace(manifest, size=np.array(sizes, np.int64))

@@ -116,6 +116,9 @@ MISTAKES = {
     "data": "nothing to measure: give --config RECIPE or --data SOURCE",
     "model": "bench: argument {data,step}: invalid choice: 'model'",
     "data --data photos --rounds 6": "--rounds 6: an interval of 95 % takes at least 7",
+    "data --data photos --images 0": "--images 0 must be above 0",
+    "data --data photos --images -3": "--images -3 must be above 0",
+    "data --data photos --image-size 0": "image_size 0 and those by epoch must be at least 1 pixel",
     "data --config no/such": "config 'no/such' is neither a file nor a shipped config",
 }
 

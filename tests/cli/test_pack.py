@@ -311,6 +311,17 @@ def test_bad_images_are_named(cli: Callable, here: Path) -> None:
     assert json.loads((here / "shards/manifest.json").read_text())["left_out"] == 2
 
 
+def test_a_link_to_nowhere_is_a_bad_image(cli: Callable, here: Path) -> None:
+    write_files(here / "photos", class_images(4))
+    (here / "photos/cat/gone.png").symlink_to("nowhere.png")
+    outcome = cli("pack", "photos", "--out", "shards")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: photos/cat/gone.png: ")
+    assert outcome.err.count("\n") == 1
+    assert cli("pack", "photos", "--out", "shards", "--max-bad-samples=1").code == 0
+    assert len(open_source("shards", "train").manifest) == 4
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_other_shards_are_packed_anew(cli: Callable, here: Path, suffix: str) -> None:
     for shard in range(2):  # the same keys in both
@@ -337,6 +348,7 @@ def test_equal_keys_of_shards_with_dots_in_their_names_are_told_apart(cli: Calla
 
 def test_unpacking_writes_nothing_outside(cli: Callable, here: Path) -> None:
     write_tar(here / "a.tar", {"../../escape.png": picture(1)})
+    assert cli("unpack", "a.tar", "--out", "a.tar").err == "error: --out a.tar: a.tar is a file; name a folder\n"
     outcome = cli("unpack", "a.tar", "--out", "in/side")
     assert outcome.code == 2
     assert outcome.err == "error: sample '../../escape' would be written outside of the folder\n"
@@ -392,6 +404,8 @@ MISTAKES = {
     "photos --shard-samples=0": "--shard-samples 0 must be above 0",
     "photos --quality=101": "--quality 101 must be from 1 to 100",
     "photos --workers=0": "--workers 0 must be above 0",
+    "photos --out=full/mine.txt": "--out full/mine.txt: full/mine.txt is a file; name a folder",
+    "photos --out=full/mine.txt/deep": "--out full/mine.txt/deep: full/mine.txt is a file; name a folder",
     "photos --out=full": "full is not empty; name a new folder",
 }
 
