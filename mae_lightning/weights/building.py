@@ -47,9 +47,7 @@ def build_timm(weights: Weights, *, head: bool = True, pretrained: bool = True) 
         ValueError: A tensor is missing, left over or of another shape; all are named.
     """
     if weights.built is not None:
-        if not head:
-            weights.built.reset_classifier(0)  # type: ignore[operator]
-        return weights.built
+        return weights.built if head else headless(weights.built)
     card, with_head = weights.known, head and bool(weights.head)
     classifier = card.classifier or {}
     recipe: dict[str, Any] = dict(classifier) if with_head and classifier else {**classifier, **HEADLESS}
@@ -58,6 +56,12 @@ def build_timm(weights: Weights, *, head: bool = True, pretrained: bool = True) 
     if pretrained:
         load(model, {**weights.encoder, **(weights.head if with_head else {})}, weights)
     return model.eval()
+
+
+def headless(model: Any) -> Any:
+    """A model of timm's without its head; where it has a choice, its feature is the mean patch token, as everywhere."""
+    model.reset_classifier(0, "avg" if isinstance(getattr(model, "global_pool", None), str) else None)
+    return model
 
 
 def build_masked(weights: Weights) -> MaskedModel:

@@ -50,9 +50,13 @@ def check_onnx(weights: Weights) -> None:
     """Refuses what ONNX cannot hold in a single file.
 
     Raises:
-        ValueError: The weights are larger, or the packages for it are not installed.
+        ValueError: The weights are larger, torch does not translate them, or the packages for it are not installed.
     """
     need_onnx()
+    if any(name.endswith(".offset_keys") for name in weights.encoder):
+        raise ValueError(
+            f"torch does not translate the relative positions of {weights.source} to ONNX; use --to export"
+        )
     size = sum(value.numel() * value.element_size() for value in (*weights.encoder.values(), *weights.head.values()))
     if size > ONNX_BYTES:
         raise ValueError(f"ONNX files hold at most 2 GB, and the weights are {size / 1e9:.1f} GB; use --to export")

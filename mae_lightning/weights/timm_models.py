@@ -13,7 +13,7 @@ import mae_lightning
 from mae_lightning.models import SIZES, SwinSize, ViTSize
 from mae_lightning.models.classifier import BATCH_NORM_EPS, POOLS
 from mae_lightning.models.sizes import SWIN_PREFIX, named_size, named_swin
-from mae_lightning.weights.building import HEADLESS, encoder_of
+from mae_lightning.weights.building import HEADLESS, differences, encoder_of, headless
 from mae_lightning.weights.card import CheckpointCard
 from mae_lightning.weights.content import HEAD, Weights, size_from_shapes
 
@@ -46,10 +46,13 @@ def open_timm(name: str, *, image_size: tuple[int, int] | None = None, pretraine
     except (RuntimeError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"timm cannot give {name}: {reason}") from error
+    if not model.num_classes:
+        model = headless(model)
     settings, state = model.pretrained_cfg, model.state_dict()
-    head = {key: value for key, value in state.items() if key.startswith(HEAD)}
+    above = _above_encoder(model) if model.num_classes else ()
+    head = {key: value for key, value in state.items() if key.startswith(above)}
     card = CheckpointCard(
-        objective="classification" if head and model.num_classes else "unknown",
+        objective="classification" if head else "unknown",
         encoder=_architecture(model, settings),
         decoder=None,
         target=None,
@@ -58,7 +61,7 @@ def open_timm(name: str, *, image_size: tuple[int, int] | None = None, pretraine
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
         package_version=mae_lightning.__version__,
-        classifier=_classifier(model) if head and model.num_classes else None,
+        classifier=_classifier(model) if head else None,
     )
     encoder = {key: value for key, value in state.items() if key not in head}
     return Weights(name, "timm", encoder, head, card=card, built=model.eval())
@@ -68,14 +71,17 @@ def timm_call(weights: Weights) -> tuple[str, dict[str, Any]]:
     """Name and arguments with which ``timm.create_model`` builds this encoder or classifier.
 
     Raises:
-        ValueError: The weights are a masked autoencoder's, decoder and all.
+        ValueError: timm has no model with a place for all of the weights.
     """
     card = weights.known
     options: dict[str, Any] = {"num_classes": (card.classifier or HEADLESS)["num_classes"] if weights.head else 0}
-    if weights.built is not None and isinstance(card.encoder, str):
-        return card.encoder, options
     size = sizes_of(encoder_of(card))
-    if isinstance(size, str):
+    if weights.built is not None and isinstance(card.encoder, str):
+        name, changes = card.encoder, {}
+        usual = timm.get_pretrained_cfg(name)
+        if weights.is_plain_vit and (usual is None or card.image_size != usual.input_size[1:]):
+            changes["img_size"] = card.image_size
+    elif isinstance(size, str):
         name, changes = size, {"img_size": card.image_size}
     elif isinstance(size, SwinSize):
         name, changes = SWIN, _swin_options(size, card.image_size)
@@ -85,10 +91,15 @@ def timm_call(weights: Weights) -> tuple[str, dict[str, Any]]:
             changes["img_size"] = card.image_size
     if card.num_channels != 3:
         options["in_chans"] = card.num_channels
-    if "pos_embed" in weights.encoder:
+    if weights.is_plain_vit:
         pool = str((card.classifier or HEADLESS)["pool"]) if weights.head else "mean"
         options |= {"global_pool": POOLS[pool], "fc_norm": "fc_norm.weight" in weights.encoder}
-    return name, changes | options
+    options = changes | options
+    with torch.device("meta"):
+        own = timm.create_model(name, **options).state_dict()
+    if problems := differences(own, {**weights.encoder, **weights.head}):
+        raise ValueError(f"timm's {name} has no place for the weights of {weights.source}: {problems}")
+    return name, options
 
 
 def sizes_of(encoder: str | ViTSize | SwinSize) -> str | ViTSize | SwinSize:
@@ -127,6 +138,12 @@ def _architecture(model: Any, settings: Mapping[str, Any]) -> str | dict[str, An
         return name
     weights = Weights(name, "timm", state)
     return asdict(size_from_shapes(weights, model.blocks[0].attn.num_heads))
+
+
+def _above_encoder(model: Any) -> tuple[str, ...]:
+    """How the names of the tensors above the encoder begin."""
+    classifier = model.get_classifier()
+    return (*HEAD, *(f"{name}." for name, module in model.named_modules() if module is classifier))
 
 
 def _classifier(model: Any) -> dict[str, Any]:

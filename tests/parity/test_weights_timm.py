@@ -13,7 +13,7 @@ from mae_lightning import load_encoder
 from mae_lightning.commands.inspect import examine
 from mae_lightning.tasks import SimMIMPretraining
 from mae_lightning.weights.content import completed
-from mae_lightning.weights.converting import convert
+from mae_lightning.weights.converting import convert, obstacle
 from mae_lightning.weights.opening import open_weights
 
 THEIRS = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0}
@@ -122,6 +122,66 @@ def test_timm_gives_its_own_through_its_own_loader(foreign, tmp_path):
     assert exported[0].startswith("checked: tokens, logits differ by ")
     state = torch.load(tmp_path / "official.pth", weights_only=True)["model"]
     assert all(torch.equal(state[name], value) for name, value in foreign.state_dict().items())
+
+
+def hub(folder, architecture, **options):
+    """A model of timm's of random weights, in a folder as timm publishes them."""
+    model = randomized(timm.create_model(architecture, **options))
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    size = options.get("img_size", 32)
+    config = {
+        "architecture": architecture,
+        "num_classes": options.pop("num_classes"),
+        "model_args": options,
+        "pretrained_cfg": {"input_size": [3, size, size], "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_classes", [0, 4])
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 2, "img_size": 32}),
+        ("vit_tiny_patch16_224", {"img_size": 32}),
+        ("vit_base_patch16_siglip_224", {"depth": 1, "img_size": 32}),
+        ("resnet18", {}),
+        ("convnext_atto", {}),
+    ],
+    ids=str,
+)
+def test_a_name_gives_the_mean_patch_token_and_goes_into_other_formats(tmp_path, architecture, options, num_classes):
+    theirs, x = hub(tmp_path / "hub", architecture, **options, num_classes=num_classes), torch.rand(2, 3, 32, 32)
+    encoder = load_encoder(tmp_path / "hub")
+    tokens = theirs.forward_features(x)
+    places = (2, 3) if tokens.ndim == 4 else 1
+    if architecture != "convnext_atto":  # which has a norm after its pooling
+        patches = tokens if tokens.ndim == 4 else tokens[:, theirs.num_prefix_tokens :]
+        torch.testing.assert_close(encoder(x), patches.mean(places))
+
+    about, _ = examine(str(tmp_path / "hub"), {})
+    assert about["holds"].startswith("classifier of 4 classes" if num_classes else "encoder")
+    weights = open_weights(tmp_path / "hub")
+    exported = as_their_user_would(convert(weights, "timm", tmp_path / "a.safetensors")[-1])
+    torch.testing.assert_close(exported(x), theirs(x) if num_classes else encoder(x))
+    if architecture.startswith("vit"):
+        convert(weights, "safetensors", tmp_path / "ours.safetensors")
+        torch.testing.assert_close(load_encoder(tmp_path / "ours.safetensors")(x), encoder(x))
+
+
+@pytest.mark.parametrize(
+    "variant", [{"positions": "learned_2d"}, {"positions": "relative"}, {"block_norm": "batch"}], ids=str
+)
+def test_variants_that_timm_lacks_are_refused_before_the_work(tmp_path, variant):
+    weights = completed(open_weights(saved(classification(**variant), tmp_path / "a.ckpt")))
+    assert "timm's vit_base_patch16_224 has no place for the weights of" in obstacle(weights, "timm")
+    with pytest.raises(ValueError, match="has no place for the weights"):
+        convert(weights, "timm", tmp_path / "a.safetensors")
+    expected = "torch does not translate the relative positions" if variant == {"positions": "relative"} else "None"
+    assert expected in str(obstacle(weights, "onnx"))
 
 
 @torch.no_grad()
