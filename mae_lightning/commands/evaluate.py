@@ -112,6 +112,8 @@ def _manifests(args: argparse.Namespace) -> tuple["Manifest", "Manifest"]:
     if name is None:
         raise ValueError(f"{args.data} has no held-out split; name images to judge on with --val")
     held_out = with_classes_of(open_source(name, "val"), train)
+    if are_same(train.manifest, held_out.manifest):
+        raise ValueError(f"{args.data} and {name} are the same samples; judge on others, named with --val")
     for source in (train, held_out):
         if not source.manifest.is_labelled:
             raise ValueError(f"{source.name} has no labels; the protocols need labelled images")
@@ -121,6 +123,12 @@ def _manifests(args: argparse.Namespace) -> tuple["Manifest", "Manifest"]:
     if args.max_train is not None:
         manifest = manifest.select(some_rows(manifest, args.max_train, args.seed))
     return manifest, held_out.manifest
+
+
+def are_same(one: "Manifest", other: "Manifest") -> bool:
+    """Whether two manifests are of the same files; arrays of one shape under the same names have one digest."""
+    places = [(Path(manifest.base).resolve(), tuple(manifest.containers)) for manifest in (one, other)]
+    return one.digest == other.digest and places[0] == places[1]
 
 
 def _features(encoder: "FrozenEncoder", manifest: "Manifest", args: argparse.Namespace) -> "FeatureSet":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mae_lightning.commands.evaluate import device_called
+from mae_lightning.commands.evaluate import are_same, device_called
 from mae_lightning.commands.facts import add_facts, facts
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _neighbours(subject: "Subject", source: "Source", args: argparse.Namespace) 
     rows = some_rows(bank_source.manifest, args.max_bank, args.seed)
     bank, index = _bank_features(images, bank_source.manifest.select(rows))
     queries = image_features(subject.model.encoder, subject.images)
-    is_same = bank_source.manifest.digest == source.manifest.digest
+    is_same = are_same(bank_source.manifest, source.manifest)
     cosine, places = nearest_neighbours(bank, queries, args.num_neighbours + is_same)
     near = [
         [(float(c), int(index[p])) for c, p in zip(*pair, strict=True) if not is_same or int(index[p]) != int(own)]

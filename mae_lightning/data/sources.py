@@ -96,7 +96,8 @@ def open_source(name: str, role: str) -> Source:
 
 def held_out_name(train: str) -> str | None:
     """The name under which training data's own validation split is found, where it has one."""
-    return train if "val" in splits_of(train) else None
+    splits = splits_of(train)
+    return train if "val" in splits and splits != ("val",) else None  # a sole split serves any role: training's, too
 
 
 def splits_of(name: str) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ def test_a_classifier_is_judged_by_its_encoder(cli, images, here):
         (["resnet99", "--data", "images"], "'resnet99' is neither a checkpoint (.ckpt, .pth, .pt) nor a timm model"),
         (["nowhere.ckpt", "--data", "images"], "checkpoint nowhere.ckpt does not exist"),
         (["runs/mine/checkpoints/last.ckpt", "--data", "images/val"], "has no held-out split"),
+        (["runs/mine/checkpoints/last.ckpt", "--data", "images:val", "--val", "images/val"], "are the same samples"),
         (["runs/mine/checkpoints/last.ckpt", "--data", "images", "--image-size", "32", "32"], "leave --image-size out"),
         (["runs/mine/checkpoints/last.ckpt"], "the following arguments are required: --data"),
     ],

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from mae_lightning.commands.figures import NAMES
+from mae_lightning.pictures import sheet as sheet_module
+from mae_lightning.pictures.sheet import sheet
 from mae_lightning.tasks import Classification
 
 CALLBACK = (
@@ -54,6 +56,21 @@ def test_an_encoder_alone_draws_what_it_can_and_says_why_not(cli, here, classifi
     assert "without a decoder" in refused["ratios"]
     assert "name runs with --runs" in refused["curves"]
     assert {path.stem for path in (here / "out").iterdir()} == set(NAMES) - set(refused)
+
+
+def test_only_an_image_of_the_bank_itself_is_no_neighbour_of_its_own(cli, here, classifier, monkeypatch):
+    columns = []
+    monkeypatch.setattr(sheet_module, "sheet", lambda found, *rest: columns.append(list(found)) or sheet(found, *rest))
+    random = np.random.RandomState(0)
+    for folder in ("one", "other"):  # of the same names, shapes and labels
+        for name in "abc":
+            (here / folder / "k").mkdir(parents=True, exist_ok=True)
+            np.save(here / folder / "k" / f"{name}.npy", random.randint(0, 256, (16, 16, 1)).astype(np.uint8))
+    for bank in ("one", "other"):
+        few = ("--num-images", "2", "--num-neighbours", "3", "--device", "cpu", "--which", "neighbours")
+        outcome = cli("figures", classifier, "--data", "one", "--bank", bank, "--out", "out", *few)
+        assert outcome.code == 0, outcome.err
+    assert [len(found) - 1 for found in columns] == [2, 3]
 
 
 @pytest.mark.parametrize(
