@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,23 +279,44 @@ def _curves(args: argparse.Namespace) -> "Figure":
 
 
 def _run_of(checkpoint: str) -> list[Path]:
+    """The folder of the run that wrote a checkpoint, where it has one."""
     path = Path(checkpoint)
     folder = path.parents[1] if path.parent.name == "checkpoints" else path.parent
     return [folder] if all((folder / name).is_file() for name in ("config.yaml", "metrics.csv")) else []
 
 
 def _by_settings(records: Sequence[Any], suffix: str = "") -> dict[str, list[Any]]:
-    """Runs grouped by what was set beside seed and folder, by the name of the first and the number of seeds."""
+    """Runs grouped by their settings, by the name of the first and the number of seeds.
+
+    A name has as many of the folders above it as tell the groups apart.
+    """
     groups: list[tuple[dict[str, Any], list[Any]]] = []
     for record in records:
-        settings = {key: value for key, value in record.config.items() if key not in ("seed_everything", "run")}
+        settings = _settings(record.config)
         group = next((members for known, members in groups if known == settings), None)
         if group is None:
             groups.append((settings, [record]))
         else:
             group.append(record)
-    names = [f"{g[0].folder.resolve().name}{f' ({len(g)} seeds)' if len(g) > 1 else ''}{suffix}" for _, g in groups]
-    return dict(zip(names, (members for _, members in groups), strict=True))
+    firsts = [members[0].folder.resolve().parts for _, members in groups]
+    depth = next(depth for depth in count(1) if len({parts[-depth:] for parts in firsts}) == len(firsts))
+    return {
+        "/".join(parts[-depth:]) + (f" ({len(members)} seeds)" if len(members) > 1 else "") + suffix: members
+        for parts, (_, members) in zip(firsts, groups, strict=True)
+    }
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What was set beside seed and folder; a run that it started from counts by its settings, too."""
+    from mae_lightning.tracking.runs import read_run
+
+    settings = {key: value for key, value in config.items() if key not in ("seed_everything", "run")}
+    arguments = settings.get("model", {}).get("init_args", {})
+    for folder in _run_of(arguments.get("init_from") or ""):
+        before = read_run(folder).config
+        start = {key: value for key, value in before.items() if key not in ("seed_everything", "run")}
+        settings["model"] = settings["model"] | {"init_args": arguments | {"init_from": start}}
+    return settings
 
 
 def _curve(record: Any, metric: str) -> Any:

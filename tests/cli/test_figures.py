@@ -3,12 +3,14 @@ import re
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from mae_lightning.commands.figures import NAMES
+from mae_lightning.commands.figures import NAMES, _by_settings
 from mae_lightning.pictures import sheet as sheet_module
 from mae_lightning.pictures.sheet import sheet
 from mae_lightning.tasks import Classification
+from mae_lightning.tracking.runs import read_run
 
 CALLBACK = (
     "--trainer.callbacks+=mae_lightning.callbacks.FigurePictures",
@@ -71,6 +73,25 @@ def test_only_an_image_of_the_bank_itself_is_no_neighbour_of_its_own(cli, here, 
         outcome = cli("figures", classifier, "--data", "one", "--bank", bank, "--out", "out", *few)
         assert outcome.code == 0, outcome.err
     assert [len(found) - 1 for found in columns] == [2, 3]
+
+
+def test_runs_are_told_apart_by_their_settings_and_named_apart(here):
+    """Trials whose stages have one name, with seeds of their own, each fine-tuned from its own pretraining."""
+
+    def written(folder, seed, **arguments):
+        (here / folder / "checkpoints").mkdir(parents=True)
+        config = {"seed_everything": seed, "run": {"name": folder}, "model": {"init_args": arguments}}
+        (here / folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (here / folder / "metrics.csv").write_text("step,val/loss\n1,0.5\n")
+
+    for trial, seed, ratio in (("a0", 0, 0.5), ("a1", 1, 0.5), ("b0", 0, 0.75)):
+        written(f"{trial}/pretrain", seed, mask_ratio=ratio, init_from=None)
+        written(f"{trial}/finetune", seed, lr=1.0, init_from=f"{trial}/pretrain/checkpoints/last.ckpt")
+    trials = ("a0", "a1", "b0")
+    for stage in ("pretrain", "finetune"):
+        groups = _by_settings([read_run(here / trial / stage) for trial in trials])
+        assert {name: len(runs) for name, runs in groups.items()} == {f"a0/{stage} (2 seeds)": 2, f"b0/{stage}": 1}
+    assert list(_by_settings([read_run(here / "a0/pretrain")], ", reference")) == ["pretrain, reference"]
 
 
 @pytest.mark.parametrize(
