@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     settings, device = model.pretrained_cfg, device_called(args.device)
     model.to(device)
     normalize = Normalization(settings["mean"], settings["std"]).to(device)
-    source = open_source(args.data, "val")
+    source = _labelled_as(open_source(args.data, "val"), settings["label_names"])
     progress = Progress("predicting", len(source.manifest))
     with written_whole(args.out) as temporary, _table(temporary) as write:
         for indices, values in answers(answer, normalize, _batches(source, settings["input_size"], args)):
@@ -70,6 +70,17 @@ def run(args: argparse.Namespace) -> int:
         f"{args.out}: {args.what} of {len(source.manifest):,} images of {public_name(source.name)}; {progress.close()}"
     )
     return 0
+
+
+def _labelled_as(source: "Source", names: tuple[str, ...] | None) -> "Source":
+    """The source with its labels counted as the model counts, where its classes are some of the model's."""
+    from dataclasses import replace
+
+    from mae_lightning.data.sources import with_classes_of
+
+    if names is None or source.class_names is None or not set(source.class_names) <= set(names):
+        return source
+    return with_classes_of(source, replace(source, class_names=tuple(names)))
 
 
 def _check(args: argparse.Namespace) -> None:

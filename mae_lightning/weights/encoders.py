@@ -122,11 +122,12 @@ def load_encoder(
 
 def _settings(card: CheckpointCard, model: Any) -> dict[str, Any]:
     """The description that timm has of a model's weights."""
+    names = card.class_names or ()
     known = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": CROP, "interpolation": "bicubic"})
     return known | {
         "input_size": (card.num_channels, *card.image_size),
         "mean": card.mean,
         "std": card.std,
         "num_classes": model.num_classes,
-        "label_names": card.class_names if model.num_classes else None,
+        "label_names": names if len(names) == model.num_classes > 0 else None,  # some alone would be another's
     }

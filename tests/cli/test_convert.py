@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from image_making import picture, write_files
 
 from mae_lightning.data.samples import decode
 from mae_lightning.models import TransformerDecoder
@@ -135,6 +136,27 @@ def test_predict_writes_each_sample_once_with_its_key(cli, classifier, shard, he
     outcome = cli("predict", "classifier.ckpt", "--data", str(shard), "--out", "a.csv")
     assert "already there" in outcome.err
     assert sorted(path.name for path in here.iterdir()) == ["a.csv", "a.parquet", "classifier.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"), [(("bee", "cat"), [1, 2]), (("ant", "bee", "cat"), [0, 1, 2]), (("bee", "dog"), [0, 1])]
+)
+def test_predict_counts_labels_as_the_model_counts_its_classes(cli, classifier, here, folders, labels):
+    """Where the folder holds some of its classes; classes of others' count by themselves."""
+    write_files(here / "images", {f"{name}/a.png": picture(0, size=(28, 28)) for name in folders})
+    outcome = cli("predict", "classifier.ckpt", "--data", "images", "--out", "a.csv", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    with (here / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label_name"], int(row["label"])) for row in rows] == list(zip(folders, labels, strict=True))
+    assert rows[0]["class_name"] == ("ant", "bee", "cat")[int(rows[0]["class"])]
+
+
+def test_predict_without_names_where_they_are_not_all_there(cli, shard, here):
+    saved(Classification("nano/4", num_classes=3, class_names=("ant",), **IMAGES), here / "classifier.ckpt")
+    outcome = cli("predict", "classifier.ckpt", "--data", str(shard), "--out", "a.csv", "--top", "3")
+    assert outcome.code == 0, outcome.err
+    assert "class_name" not in (here / "a.csv").read_text()
 
 
 def test_predict_top_and_features(cli, mae, classifier, shard, here):
