@@ -22,11 +22,13 @@ STREAMED_SHARDS = 4
 
 
 def some_rows(manifest: Manifest, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Up to `count` rows, ascending, the same ones in every process; of a few shards where they can only stream."""
+    """Up to `count` rows, ascending, the same ones in every process; of few shards where they can only stream."""
     random = np.random.RandomState(draw("some rows", seed, len(manifest)) % 2**32)
     rows = np.arange(len(manifest))
     if not can_seek(manifest):
-        shards = random.permutation(np.unique(manifest.container))[:STREAMED_SHARDS]
+        shards = random.permutation(np.unique(manifest.container))
+        enough = int(np.searchsorted(np.cumsum(np.bincount(manifest.container)[shards]), count)) + 1
+        shards = shards[: max(STREAMED_SHARDS, enough)]
         rows = rows[np.isin(manifest.container, shards)]
     return np.sort(random.permutation(rows)[:count])
 
