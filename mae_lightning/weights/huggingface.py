@@ -241,6 +241,12 @@ def _decoder_config(card: CheckpointCard) -> dict[str, Any]:
     described, target = card.decoder or {}, card.target or {}
     if described.get("class_path") != f"{TransformerDecoder.__module__}.{TransformerDecoder.__qualname__}":
         raise ValueError(f"Hugging Face's ViTMAE has no place for the decoder {described.get('class_path')}")
+    settings = card.masked_model or {}
+    if settings.get("mask_token_in_encoder") or settings.get("loss_on", "masked") != "masked":
+        raise ValueError(
+            "Hugging Face's ViTMAE has no mask tokens in its encoder, and its loss on masked patches; this model is"
+            f" otherwise ({settings}): use --encoder-only"
+        )
     decoder = described["init_args"]
     kinds = {f"{kind.__module__}.{kind.__qualname__}": kind is NormalizedPixels for kind in (Pixels, NormalizedPixels)}
     if target.get("class_path") not in kinds:

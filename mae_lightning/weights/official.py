@@ -68,6 +68,10 @@ def official_state(weights: Weights) -> dict[str, Tensor]:
     """
     if not weights.is_plain_vit:
         raise ValueError(f"the official layout is of a plain ViT, and {weights.source} holds {holding(weights)}")
+    if weights.has_decoder and (weights.known.masked_model or {}).get("mask_token_in_encoder"):
+        raise ValueError(
+            f"the official model has no mask tokens in its encoder; {weights.source} has: use --encoder-only"
+        )
     if not weights.head and "fc_norm.weight" not in weights.encoder:
         return to_official({**{f"encoder.{name}": value for name, value in weights.encoder.items()}, **weights.decoder})
     norm = "fc_norm" if "fc_norm.weight" in weights.encoder else "norm"

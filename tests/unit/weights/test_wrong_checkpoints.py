@@ -15,7 +15,7 @@ from mae_lightning.tasks import Classification, MAEPretraining
 from mae_lightning.weights import load_encoder, load_pretrained, read_encoder
 from mae_lightning.weights.building import build_masked
 from mae_lightning.weights.content import completed
-from mae_lightning.weights.converting import convert, largest_difference
+from mae_lightning.weights.converting import FORMATS, convert, largest_difference, obstacle
 from mae_lightning.weights.official import to_official
 from mae_lightning.weights.opening import open_weights
 
@@ -225,6 +225,28 @@ def test_a_wrong_tensor_in_a_written_file_is_found(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gives other outputs as the official layout"):
         convert(weights, "official", tmp_path / "official.pth")
     assert not (tmp_path / "official.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "to"),
+    [
+        ({"mask_token_in_encoder": True}, ("official", "hf")),
+        ({"mask_token_in_encoder": "bert"}, ("official", "hf")),
+        ({"loss_on": "all"}, ("hf",)),
+    ],
+    ids=str,
+)
+def test_a_model_that_is_another_there_is_refused(tmp_path, settings, to):
+    """Where its tensors would fit by their names and shapes."""
+    decoder = TransformerDecoder(depth=1, dim=96, num_heads=3)  # as wide as the encoder
+    weights = completed(
+        open_weights(save(MAEPretraining("nano/4", decoder, **IMAGES, **settings), tmp_path / "a.ckpt"))
+    )
+    assert {target for target in ("official", "hf") if obstacle(weights, target)} == set(to)
+    for target in to:
+        with pytest.raises(ValueError, match=r"mask tokens in its encoder.*: use --encoder-only"):
+            convert(weights, target, tmp_path / f"x{FORMATS[target].suffix}")
+    convert(weights.without_decoder, "official", tmp_path / "encoder.pth")
 
 
 def test_nothing_is_overwritten_and_names_end_rightly(tmp_path):
