@@ -1,6 +1,7 @@
 """``convert``: weights from any format to any other, checked before they are kept."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from mae_lightning.commands.facts import add_facts, facts
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     from mae_lightning.weights.converting import convert
     from mae_lightning.weights.opening import open_weights
 
-    given = facts(args)
-    moments = _moments(args)
-    said = Said(**(given | ({"mean": None, "std": None} if moments else {})))
+    said, moments = Said(**facts(args)), _moments(args)
+    if moments is not None:
+        said = replace(said, mean=None, std=None)
     weights = completed(open_weights(args.checkpoint, said), said)
     for assumption in weights.assumed:
         print(f"{args.checkpoint} does not say it; assumed: {assumption}")

@@ -80,6 +80,9 @@ class Said:
         made_for: Height and width of the images in pixels.
         mean: Mean of each channel, pixels in 0 to 1.
         std: Standard deviation of each channel.
+
+    Raises:
+        ValueError: Mean and deviation are not of as many channels, or a deviation is not above 0.
     """
 
     num_heads: int | None = None
@@ -87,6 +90,14 @@ class Said:
     made_for: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} (--mean, --std) go together, one number of each for every channel"
+            )
+        if min(self.std or (1.0,)) <= 0:
+            raise ValueError(f"std {self.std} must be above 0")
 
 
 def completed(weights: Weights, said: Said | None = None) -> Weights:
@@ -98,7 +109,7 @@ def completed(weights: Weights, said: Said | None = None) -> Weights:
     """
     said = said or Said()
     if weights.card is not None:
-        if said != Said() and weights.format in ("mae_lightning", "safetensors"):
+        if said != Said() and weights.format != "hf":
             raise ValueError(f"{weights.source} says of itself what it is; leave heads, sizes, mean and deviation out")
         return weights
     size = size_from_shapes(weights, said.num_heads)

@@ -187,12 +187,12 @@ def _with_card(weights: Weights, config: Mapping[str, Any], folder: Path, said: 
     """Facts of the two JSON files; shapes tell the rest."""
     images = read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     given = said or Said()
-    mean, std = given.mean or images.get("image_mean"), given.std or images.get("image_std")
+    mean, std = (given.mean, given.std) if given.mean else (images.get("image_mean"), images.get("image_std"))
     try:
         weights = replace(weights, norm_eps=float(config.get("layer_norm_eps", 1e-12)))
         said = Said(
             num_heads=config["num_attention_heads"],
-            decoder_num_heads=config.get("decoder_num_attention_heads"),
+            decoder_num_heads=config.get("decoder_num_attention_heads", given.decoder_num_heads),
             made_for=_pair(config["image_size"]),
             mean=tuple(mean) if mean else None,
             std=tuple(std) if std else None,
@@ -201,6 +201,9 @@ def _with_card(weights: Weights, config: Mapping[str, Any], folder: Path, said: 
         class_names = tuple(names[str(index)] for index in range(len(names)))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} has a configuration that is damaged or none of a ViT: {error!r}") from error
+    for name in ("num_heads", "decoder_num_heads", "made_for"):
+        if getattr(given, name) not in (None, getattr(said, name)):
+            raise ValueError(f"{folder} says {name} {getattr(said, name)}, not {getattr(given, name)}; leave it out")
     done = completed(weights, said)
     card = done.known
     if weights.head:

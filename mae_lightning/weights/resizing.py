@@ -52,6 +52,8 @@ def resized(
         if name in state and grids[0] != grids[1]:
             state[name], how = fitting_positions(state[name], *grids)
             lines.append(f"{name} {how}")
+    if len(mean) == card.num_channels and (mean, std) != (card.mean, card.std):
+        lines.append(f"images normalised by mean {mean} and deviation {std} from now on; the filters are as they were")
     new = replace(card, image_size=image, num_channels=len(mean), mean=mean, std=std)
     if patch != size.patch_height_width:
         new = replace(new, encoder=asdict(replace(size, patch_size=patch)))

@@ -13,7 +13,7 @@ from mae_lightning.evaluation.encoders import open_encoder
 from mae_lightning.models import TransformerDecoder
 from mae_lightning.tasks import Classification, MAEPretraining
 from mae_lightning.weights.content import completed
-from mae_lightning.weights.converting import convert
+from mae_lightning.weights.converting import FORMATS, convert
 from mae_lightning.weights.opening import open_weights
 
 IMAGES = {"image_size": (28, 28), "num_channels": 1, "mean": (0.3,), "std": (0.25,)}
@@ -62,9 +62,41 @@ def test_fresh_weights_are_others(task):
     assert not torch.equal(fresh.blocks[0].attn.qkv.weight, trained.blocks[0].attn.qkv.weight)
 
 
-def test_what_a_file_says_itself_is_not_said_again(task):
-    with pytest.raises(ValueError, match=r"says of itself what it is; leave heads, sizes, mean and deviation out"):
-        load_encoder("runs/quickstart-pretrain/checkpoints/last.ckpt", mean=(0.5,), std=(0.5,))
+@pytest.mark.parametrize("to", [None, "safetensors", "timm", "official"])
+def test_what_a_file_says_itself_is_not_said_again(task, tmp_path, to):
+    path = Path("runs/quickstart-pretrain/checkpoints/last.ckpt")
+    if to is not None:
+        weights, path = completed(open_weights(path)), tmp_path / f"a{FORMATS[to].suffix}"
+        convert(weights, to, path)
+    for said in ({"mean": (0.5,), "std": (0.5,)}, {"num_heads": 4}):
+        with pytest.raises(ValueError, match=r"says of itself what it is; leave heads, sizes, mean and deviation out"):
+            load_encoder(path, **said)
+
+
+def test_a_folder_of_theirs_takes_what_it_does_not_say(task, tmp_path):
+    convert(completed(open_weights("runs/quickstart-pretrain/checkpoints/last.ckpt")), "hf", tmp_path / "folder")
+    for said in ({"num_heads": 4}, {"decoder_num_heads": 4}, {"made_for": (14, 56)}):
+        ((name, value),) = said.items()
+        with pytest.raises(ValueError, match=rf"folder says {name} .*, not {re.escape(str(value))}; leave it out"):
+            load_encoder(tmp_path / "folder", **said)
+    settings = load_encoder(tmp_path / "folder", num_heads=3, mean=(0.5,), std=(0.1,)).pretrained_cfg
+    assert (settings["mean"], settings["std"]) == ((0.5,), (0.1,))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"mean": (0.5,)}, r"mean \(0.5,\) and std None .* go together"),
+        ({"std": (0.5,)}, r"mean None and std \(0.5,\) .* go together"),
+        ({"mean": (0.5,), "std": (0.5, 0.5)}, r"go together, one number of each for every channel"),
+        ({"mean": (0.5,), "std": (0.0,)}, r"std \(0.0,\) must be above 0"),
+        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, r"bare.pth has 1 channels, and the mean has 2"),
+    ],
+)
+def test_mean_and_deviation_go_together(task, tmp_path, said, message):
+    torch.save(task.model.encoder.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match=message):
+        load_encoder(tmp_path / "bare.pth", **said)
 
 
 def test_every_format_is_judged_alike(task, tmp_path):

@@ -98,6 +98,12 @@ def test_patches_and_channels_only_when_asked(mae):
     grey = torch.rand(2, 1, 8, 12)
     torch.testing.assert_close(build_timm(new)(grey.expand(2, 2, 8, 12)), old_model(grey), rtol=1e-4, atol=1e-5)
     assert (new.known.mean, new.known.std) == ((0.1, 0.2), (1.0, 2.0))
+    assert resized(new, moments=((0.1, 0.2), (1.0, 2.0)))[1] == []
+    same, lines = resized(new, moments=((0.1, 0.2), (1.0, 3.0)))
+    assert same.known.std == (1.0, 3.0)
+    assert lines == [
+        "images normalised by mean (0.1, 0.2) and deviation (1.0, 3.0) from now on; the filters are as they were"
+    ]
 
 
 def test_a_masked_autoencoder_for_other_images_keeps_its_decoder(mae):
