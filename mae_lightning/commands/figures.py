@@ -358,5 +358,5 @@ def _slider(subject: "Subject", caption: str) -> Any:
     frames = {}
     for ratio in ratios:
         figure = FIGURES["reconstructions"].draw(replace(subject, mask_ratio=ratio))
-        frames[f"{ratio:.0%} masked"] = picture_bytes(figure)
+        frames[f"{100 * ratio:g} % masked"] = picture_bytes(figure)
     return Section("reconstructions", caption, frames, ratios.index(subject.mask_ratio))

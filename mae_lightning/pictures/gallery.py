@@ -11,9 +11,9 @@ from mae_lightning.pictures.attention import attention_distance, attention_maps
 from mae_lightning.pictures.attention_drawing import draw_distance, draw_maps
 from mae_lightning.pictures.features import component_colours, component_scores, patch_features
 from mae_lightning.pictures.filters import NUM_COMPONENTS, draw_filters, principal_components
-from mae_lightning.pictures.masks import mask_kinds
+from mae_lightning.pictures.masks import KINDS, mask_kinds
 from mae_lightning.pictures.positions import draw_encoding, draw_similarities, position_similarities, sincos_encoding
-from mae_lightning.pictures.reconstructions import ratio_series, reconstruct
+from mae_lightning.pictures.reconstructions import is_possible, ratio_series, reconstruct
 from mae_lightning.pictures.sheet import as_rgb, sheet
 from mae_lightning.pictures.style import NotDrawnError
 from mae_lightning.pictures.subject import Subject
@@ -38,6 +38,8 @@ class Drawing:
 def draw_reconstructions(subject: Subject) -> Figure:
     """Masked, reconstructed, with the visible patches, original (MAE, Figure 2)."""
     model, ratio = subject.masked, subject.mask_ratio
+    if not is_possible(model.num_patches, ratio):
+        raise NotDrawnError(f"{ratio:.0%} of {model.num_patches} patches leave nothing to see, or nothing to hide")
     mask = PatchMask.from_noise(subject.noise, ratio)
     drawn = reconstruct(model, subject.model.normalize, subject.images, mask, subject.statistics)
     title = subject.title(f"Reconstructions, mask ratio {ratio:.0%}")
@@ -68,6 +70,8 @@ def draw_masks(subject: Subject) -> Figure:
     rows, columns = (count // 2 * 2 for count in grid)
     if min(rows, columns) == 0:
         raise NotDrawnError(f"{grid[0]} x {grid[1]} patches have no grid mask, which needs 2 x 2 at least")
+    if not all(is_possible(rows * columns, ratio) for _, _, ratio in KINDS):
+        raise NotDrawnError(f"{rows} x {columns} patches are too few to hide 90 % of them")
     shown = images[:, :, : rows * size[0], : columns * size[1]]
     part = "" if [rows, columns] == grid else f" (cut from {grid[0]} x {grid[1]}, as grid masks need even sides)"
     detail = f"{rows} x {columns} patches of {size[0]} x {size[1]} pixels{part}; seed {subject.seed}"

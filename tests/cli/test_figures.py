@@ -36,6 +36,13 @@ def test_every_figure_of_a_run_and_one_page(cli, here, small, shard):
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert text.count("data:image/png") == len(NAMES) - 1 + 8  # a slider over eight ratios
 
+    near = ("--which", "reconstructions", "--mask-ratio", "0.954", "--html")  # another of the slider's is 0.95
+    outcome = cli("figures", "runs/mine/checkpoints/last.ckpt", f"--data={shard}", "--out=near", *near, *FEW)
+    assert outcome.code == 0, outcome.err
+    text = (here / "near/index.html").read_text()
+    assert "95 % masked" in text
+    assert "95.4 % masked" in text
+
 
 @pytest.fixture
 def classifier(here):

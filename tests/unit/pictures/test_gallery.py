@@ -61,6 +61,21 @@ def test_a_swin_draws_what_it_can():
     assert "no embedding of absolute positions" in refused["positions"]
 
 
+@pytest.mark.parametrize(("grid", "refused"), [((1, 2), {"reconstructions", "ratios", "masks"}), ((2, 2), {"masks"})])
+def test_grids_that_are_too_small_for_a_figure_draw_the_others(grid, refused):
+    decoder = TransformerDecoder(depth=1, dim=8, num_heads=2)
+    size = (grid[0] * 8, grid[1] * 8)
+    subject = subject_of(MaskedAutoencoder(ViTSize(8, 2, 2, 8), decoder, image_size=size, num_channels=1))
+    reasons = {}
+    for name, drawing in FIGURES.items():
+        try:
+            drawing.draw(subject)
+        except NotDrawnError as reason:
+            reasons[name] = str(reason)
+    assert set(reasons) == refused
+    assert "too few to hide 90 % of them" in reasons["masks"] or grid == (1, 2)
+
+
 def test_without_pixels_nothing_is_reconstructed(subject, monkeypatch):
     monkeypatch.setattr(type(subject.model.masked.target), "pixel_modes", {})
     for name in ("reconstructions", "ratios"):
