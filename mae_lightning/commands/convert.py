@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from mae_lightning.commands.checks import check_counts, check_out
 from mae_lightning.commands.facts import add_facts, facts
 
 TARGETS = ("official", "timm", "hf", "safetensors", "onnx", "export")
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from mae_lightning.weights.converting import convert
     from mae_lightning.weights.opening import open_weights
 
+    check_counts(args, image_size=1, patch_size=1, channels=1)
+    check_out(args.out)
     said, moments = Said(**facts(args)), _moments(args)
     if moments is not None:
         said = replace(said, mean=None, std=None)

@@ -7,7 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mae_lightning.commands.evaluate import are_same, device_called
+from mae_lightning.commands.checks import check_counts, check_folder, device_called
+from mae_lightning.commands.evaluate import are_same
 from mae_lightning.commands.facts import add_facts, facts
 
 if TYPE_CHECKING:
@@ -139,9 +140,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuses before the work what would fail after it."""
-    for option in ("num_images", "num_statistics", "max_bank", "num_neighbours"):
-        if getattr(args, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    check_counts(args, num_images=1, num_statistics=1, max_bank=1, num_neighbours=1)
+    check_folder(args.out)
 
 
 def _subject(args: argparse.Namespace) -> "tuple[Subject, Source]":

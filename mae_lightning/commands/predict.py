@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mae_lightning.commands.evaluate import device_called
+from mae_lightning.commands.checks import check_counts, check_out, device_called
 from mae_lightning.commands.facts import add_facts, facts
 from mae_lightning.commands.progress import Progress
 
@@ -93,8 +93,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--top is for --what probabilities")
     if args.what == "probabilities" and args.layer is not None:
         raise ValueError("--layer is for --what features")
-    if args.top is not None and args.top < 1:
-        raise ValueError(f"--top {args.top}: at least 1")
+    check_counts(args, batch_size=1, num_workers=0, top=1, image_size=1)
+    check_out(args.out)
 
 
 def _batches(source: "Source", input_size: tuple[int, int, int], args: argparse.Namespace) -> Any:

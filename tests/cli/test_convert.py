@@ -22,6 +22,14 @@ def saved(task, path, **more):
     return task.eval()
 
 
+SIZES = [
+    (["--patch-size", "0"], "--patch-size 0: at least 1"),
+    (["--patch-size", "4", "-4"], "--patch-size 4 -4: at least 1"),
+    (["--image-size", "0", "28"], "--image-size 0 28: at least 1"),
+    (["--channels", "0"], "--channels 0: at least 1"),
+]
+
+
 @pytest.fixture
 def mae(here):
     task = MAEPretraining("nano/4", TransformerDecoder(depth=1, dim=16, num_heads=2), **IMAGES)
@@ -111,6 +119,13 @@ def test_convert_prints_what_it_did(cli, mae, here):
         (
             ["predict", "mae.ckpt", "--data", "SHARD", "--out", "x.csv"],
             "holds an encoder without classes; fine-tune it",
+        ),
+        *((["convert", "mae.ckpt", "--to", "hf", "--out", "x", *size], message) for size, message in SIZES),
+        (["convert", "mae.ckpt", "--to", "hf", "--out", "mae.ckpt/a/b"], "mae.ckpt is a file, not a folder"),
+        (["predict", "mae.ckpt", "--data", "SHARD", "--out", "mae.ckpt/a.csv"], "mae.ckpt is a file, not a folder"),
+        (
+            ["predict", "mae.ckpt", "--data", "SHARD", "--out", "x.csv", "--batch-size", "0"],
+            "--batch-size 0: at least 1",
         ),
         (["predict", "mae.ckpt", "--data", "SHARD", "--out", "x.txt"], "a .parquet or a .csv file"),
         (["predict", "mae.ckpt", "--data", "SHARD", "--out", "x.csv", "--what", "features", "--layer", "7"], "1 to 6"),

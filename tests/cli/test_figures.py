@@ -107,6 +107,7 @@ def test_runs_are_told_apart_by_their_settings_and_named_apart(here):
         (["--which", "ratios"], "no figure could be drawn: ratios: classifier.ckpt holds"),
         (["--keys", "class0/0", "class9/0"], "images has no sample 'class9/0'; its keys are such as 'class0/0'"),
         (["--num-images", "0"], "--num-images 0: at least 1"),
+        (["--out", "classifier.ckpt/figures"], "classifier.ckpt is a file, not a folder"),
         (["--which", "curves", "--runs", "."], ". is no run's folder: it has no config.yaml"),
     ],
 )
