@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mae_lightning.commands.checks import check_counts, check_folder, device_called
 from mae_lightning.secrets import redact
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("knn", "few_shot", "linear", "attentive")
 TOKEN_BYTES = 2
 MAX_TOKEN_GIGABYTES = 16
+RESULTS = "results.json"
 COLUMNS = ("encoder", "protocol", "labels", "accuracy", "selected on", "seconds")
 
 
@@ -59,41 +61,71 @@ def run(args: argparse.Namespace) -> int:
     """Judges every encoder, prints the table and how to read it, and writes both."""
     import torch
 
-    from mae_lightning.evaluation.encoders import open_encoder
     from mae_lightning.evaluation.protocols import READING_KNN
     from mae_lightning.tracking import log_table
 
+    folder = args.out or _default_folder(args.encoders[0])
+    _check(args, folder)
+    device, manifests = device_called(args.device), _manifests(args)
+    for name in args.encoders:
+        _check_encoder(name, manifests[0], args)
     torch.manual_seed(args.seed)  # fresh weights are the seed's too
-    size = tuple(args.image_size) if args.image_size else None
     scores: list[Score] = []
     for name in args.encoders:
         for untrained in (False, True) if args.untrained else (False,):
-            encoder = open_encoder(name, feature=args.feature, image_size=size, untrained=untrained)
-            scores += _judge(encoder.to(device_called(args.device)), args)
+            scores += _judge(_open(name, args, untrained=untrained).to(device), *manifests, args)
+    if not scores:
+        raise ValueError("no protocol was possible on these data; the lines above say why")
     table = format_table([_cells(score) for score in scores])
     print(f"\n{table}\n")
     if "knn" in args.protocols:
         print(READING_KNN + "\n")
-    folder = args.out or _default_folder(args.encoders[0])
     _write(folder, args, scores, table)
     log_table(folder, "evaluation", [_row(score) for score in scores], args.wandb)
-    print(f"{folder / 'results.json'}: these figures with every learning rate and draw")
+    print(f"{folder / RESULTS}: these figures with every learning rate and draw")
     return 0
 
 
-def _judge(encoder: "FrozenEncoder", args: argparse.Namespace) -> list["Score"]:
-    """All protocols on one encoder."""
-    from mae_lightning.evaluation.protocols import run_protocols
+def _check(args: argparse.Namespace, folder: Path) -> None:
+    """Refuses before the work what would fail after it."""
+    check_counts(args, batch_size=1, num_workers=0, max_train=1, image_size=1)
+    check_folder(folder)
+    for fraction in args.fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"--fractions {fraction:g}: above 0 and at most 1")
 
-    train, held_out = _manifests(args)
+
+def _check_encoder(name: str, train: "Manifest", args: argparse.Namespace) -> None:
+    """Likewise an encoder that is not there, or whose tokens are too many."""
+    encoder = _open(name, args)
+    if "attentive" in args.protocols:
+        _check_memory(encoder, len(train))
+
+
+def _open(name: str, args: argparse.Namespace, *, untrained: bool = False) -> "FrozenEncoder":
+    from mae_lightning.evaluation.encoders import open_encoder
+
+    size = tuple(args.image_size) if args.image_size else None
+    return open_encoder(name, feature=args.feature, image_size=size, untrained=untrained)
+
+
+def _judge(
+    encoder: "FrozenEncoder", train: "Manifest", held_out: "Manifest", args: argparse.Namespace
+) -> list["Score"]:
+    """All protocols on one encoder; a line says which were not possible, and why."""
+    from mae_lightning.evaluation.protocols import Score, run_protocols
+
     start = time.perf_counter()
     features, judged_on = (_features(encoder, manifest, args) for manifest in (train, held_out))
     seconds = time.perf_counter() - start
     print(f"{encoder.name}: features of {len(train):,} + {len(held_out):,} images in {seconds:.1f} s", flush=True)
     scores = []
     for score in run_protocols(encoder.name, features, judged_on, args.protocols, args.fractions, args.seed):
-        print(f"  {score.protocol}, {score.labels}: {score.accuracy:.1%}", flush=True)
-        scores.append(score)
+        if isinstance(score, Score):
+            print(f"  {score.protocol}, {score.labels}: {score.accuracy:.1%}", flush=True)
+            scores.append(score)
+        else:
+            print(f"  {score.protocol}, {score.labels}: not possible: {score.reason}", flush=True)
     return scores
 
 
@@ -135,8 +167,6 @@ def _features(encoder: "FrozenEncoder", manifest: "Manifest", args: argparse.Nam
     from mae_lightning.evaluation.features import cropped_batches, extract
 
     keep_tokens = "attentive" in args.protocols
-    if keep_tokens:
-        _check_memory(encoder, len(manifest))
     images = (encoder.image_size, encoder.num_channels, args.crop_fraction)
     batches = cropped_batches(manifest, *images, args.batch_size, args.num_workers)
     return extract(encoder, batches, keep_tokens=keep_tokens)
@@ -154,15 +184,6 @@ def _check_memory(encoder: "FrozenEncoder", num_images: int) -> None:
             f"the tokens of {num_images:,} images for the attentive probe take {gigabytes:.0f} GB, more than"
             f" {MAX_TOKEN_GIGABYTES}; take fewer with --max-train, or name --protocols without attentive"
         )
-
-
-def device_called(name: str) -> Any:
-    """The device of that name, or for ``auto`` the best there is."""
-    import torch
-
-    if name != "auto":
-        return torch.device(name)
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def _default_folder(encoder: str) -> Path:
@@ -206,5 +227,5 @@ def _write(folder: Path, args: argparse.Namespace, scores: Sequence["Score"], ta
     folder.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     content = {"settings": redact(settings), "scores": [asdict(score) for score in scores]}
-    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / RESULTS).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "table.txt").write_text(table + "\n")

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from mae_lightning.data.subsets import labelled_part
+from mae_lightning.data.subsets import hold_out, labelled_part
 from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.features import FeatureSet, Labelled
 from mae_lightning.evaluation.few_shot import RIDGE, few_shot
@@ -49,6 +51,21 @@ class Score:
     details: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Impossible:
+    """A row that these data do not allow.
+
+    Attributes:
+        protocol: Which protocol.
+        labels: Which share of the training labels, or how many a class.
+        reason: Why.
+    """
+
+    protocol: str
+    labels: str
+    reason: str
+
+
 def run_protocols(
     encoder: str,
     train: FeatureSet,
@@ -56,8 +73,8 @@ def run_protocols(
     protocols: Sequence[str],
     fractions: Sequence[float],
     seed: int,
-) -> Iterator[Score]:
-    """Scores, as they come; smaller label fractions lie inside larger ones.
+) -> Iterator[Score | Impossible]:
+    """Scores, as they come, or why there is none; smaller label fractions lie inside larger ones.
 
     Args:
         encoder: Its name.
@@ -70,17 +87,40 @@ def run_protocols(
     labels = train.pooled.labels.cpu().numpy()
     for protocol in protocols:
         if protocol == "few_shot":
-            yield _timed(partial(_few_shot, encoder, train.pooled, held_out.pooled, seed))
+            shots = partial(_few_shot, encoder, train.pooled, held_out.pooled, seed)
+            reason = _obstacle(protocol, labels, seed)
+            yield _timed(shots) if reason is None else Impossible(protocol, f"{SHOTS} a class", reason)
             continue
         for fraction in fractions:
-            rows = torch.from_numpy(labelled_part(labels, float(fraction), seed)).to(train.pooled.labels.device)
+            part = labelled_part(labels, float(fraction), seed)
+            reason = _obstacle(protocol, labels[part], seed)
+            if reason is not None:
+                yield Impossible(protocol, _percent(fraction), f"{reason} (--fractions)")
+                continue
+            rows = torch.from_numpy(part).to(train.pooled.labels.device)
             yield _timed(partial(BY_FRACTION[protocol], encoder, train, held_out, rows, fraction, seed))
+
+
+def _obstacle(protocol: str, labels: NDArray[np.int64], seed: int) -> str | None:
+    """Why these labels are too few for a protocol; None if they are enough."""
+    try:
+        if protocol == "few_shot":
+            labelled_part(labels, SHOTS, seed)
+        elif protocol != "knn":
+            hold_out(labels, HOLD_OUT, seed)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _timed(score: Callable[[], Score]) -> Score:
     start = time.perf_counter()
     result = score()
     return replace(result, seconds=time.perf_counter() - start)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g}%"
 
 
 def _few_shot(encoder: str, train: Labelled, held_out: Labelled, seed: int) -> Score:
@@ -100,7 +140,7 @@ def _knn(
     predicted = knn_predict(bank.features, bank.labels, queries.features, num_classes=bank.num_classes)
     accuracy = float((predicted == queries.labels).double().mean())
     chosen = "nothing (k 20, temperature 0.07)"
-    return Score(encoder, "knn", f"{fraction:.0%}", len(bank), accuracy, None, chosen, 0.0, {})
+    return Score(encoder, "knn", _percent(fraction), len(bank), accuracy, None, chosen, 0.0, {})
 
 
 def _linear(
@@ -122,7 +162,7 @@ def _attentive(
 def _probe_score(encoder: str, protocol: str, probe: Probe, num_labels: int, fraction: float) -> Score:
     chosen = f"lr {probe.chosen_lr:g} on a hold-out, {HOLD_OUT:.0%} of these labels"
     details = {f"hold-out accuracy at lr {lr:g}": accuracy for lr, accuracy in probe.hold_out_accuracy.items()}
-    return Score(encoder, protocol, f"{fraction:.0%}", num_labels, probe.accuracy, None, chosen, 0.0, details)
+    return Score(encoder, protocol, _percent(fraction), num_labels, probe.accuracy, None, chosen, 0.0, details)
 
 
 BY_FRACTION: dict[str, Callable[..., Score]] = {"knn": _knn, "linear": _linear, "attentive": _attentive}

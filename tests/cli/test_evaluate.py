@@ -68,6 +68,44 @@ def test_one_table_with_what_selected_beside_every_number(cli, images, checkpoin
     assert all(score["seconds"] > 0 for score in scores)
 
 
+def test_what_few_labels_do_not_allow_is_a_line_and_the_rest_is_kept(cli, images, checkpoint):
+    """One label a class cannot choose a learning rate, and four are no five shots."""
+    for path in (images / "images/train").rglob("[4-9].png"):
+        path.unlink()
+    options = ["--protocols", "knn", "few_shot", "linear", "--out", "out", "--wandb", "off", "--device", "cpu"]
+    outcome = cli("evaluate", checkpoint, "--data", "images", "--fractions", "0.001", "0.005", "1", *options)
+    assert outcome.code == 0, outcome.err
+    lines = [line.strip() for line in outcome.out.splitlines() if "not possible" in line]
+    assert lines == [
+        "few_shot, 5 a class: not possible: 5 labels a class: class 0 has 4; ask for 1 to that many",
+        *(
+            f"linear, {share}: not possible: nothing can be held out of 3 samples: every class has only one"
+            " (--fractions)"
+            for share in ("0.1%", "0.5%")
+        ),
+    ]
+    scores = json.loads((images / "out/results.json").read_text())["scores"]
+    assert [(score["protocol"], score["labels"]) for score in scores] == [
+        ("knn", "0.1%"),
+        ("knn", "0.5%"),
+        ("knn", "100%"),
+        ("linear (cached)", "100%"),
+    ]
+    outcome = cli(
+        "evaluate", checkpoint, "--data", "images", "--fractions", "0.01", "--protocols", "linear", *options[4:]
+    )
+    assert outcome.code == 2
+    assert outcome.err.strip() == "error: no protocol was possible on these data; the lines above say why"
+
+
+def test_every_encoder_is_found_before_any_work(cli, images, checkpoint):
+    for arguments in (("resnet99",), ("--fractions", "1", "1.5"), ("--fractions", "0")):
+        outcome = cli("evaluate", checkpoint, *arguments, "--data", "images", "--wandb", "off", "--device", "cpu")
+        assert outcome.code == 2
+        assert len(outcome.err.strip().splitlines()) == 1
+        assert "features of" not in outcome.out
+
+
 def test_the_results_keep_no_secret(tmp_path: Path) -> None:
     url = "https://me:canary@shards.example.org/manifest.json?token=canary"
     args = argparse.Namespace(data=url, val=None, out=tmp_path / "out", encoders=["base/16"])
@@ -110,11 +148,19 @@ def test_a_classifier_is_judged_by_its_encoder(cli, images, here):
         (["runs/mine/checkpoints/last.ckpt", "--data", "images/val"], "has no held-out split"),
         (["runs/mine/checkpoints/last.ckpt", "--data", "images:val", "--val", "images/val"], "are the same samples"),
         (["runs/mine/checkpoints/last.ckpt", "--data", "images", "--image-size", "32", "32"], "leave --image-size out"),
+        (["pixels", "--data", "images", "--batch-size", "0"], "--batch-size 0: at least 1"),
+        (["pixels", "--data", "images", "--num-workers", "-1"], "--num-workers -1: at least 0"),
+        (["pixels", "--data", "images", "--max-train", "0"], "--max-train 0: at least 1"),
+        (["pixels", "--data", "images", "--image-size", "32", "-32"], "--image-size 32 -32: at least 1"),
+        (["pixels", "--data", "images", "--device", "nope"], "--device nope: "),
+        (["pixels", "--data", "images", "--device", "cuda:99"], "--device cuda:99: "),
+        (["pixels", "--data", "images", "--out", "images/val/class0/0.png"], "0.png is a file, not a folder"),
         (["runs/mine/checkpoints/last.ckpt"], "the following arguments are required: --data"),
     ],
 )
 def test_mistakes_are_one_line(cli, images, checkpoint, arguments, message):
-    outcome = cli("evaluate", *arguments, "--wandb", "off", "--device", "cpu")
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    outcome = cli("evaluate", *arguments, "--wandb", "off", *device)
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
