@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -96,6 +97,12 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     return path
+
+
+@pytest.fixture
+def held_out(shard: Path, here: Path) -> Path:
+    """The same images in a file of their own, as nothing is judged on its own training data."""
+    return shutil.copy(shard, here / "held-out.tar")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def rows(name: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_pretrain_resume_fine_tune_evaluate(cli, here, shard):
+def test_pretrain_resume_fine_tune_evaluate(cli, here, shard, held_out):
     data = (f"--data.init_args.train={shard}", f"--data.init_args.val={shard}")
     outcome = cli("fit", "--config=quickstart/swin", *TOY, *data)
     assert outcome.code == 0, outcome.err
@@ -57,7 +57,7 @@ def test_pretrain_resume_fine_tune_evaluate(cli, here, shard):
     assert saved["mae_lightning"]["encoder"]["depths"] == (1, 1, 2)
 
     options = ("--wandb", "off", "--device", "cpu", "--protocols", "knn", "--fractions", "1", "--untrained")
-    judged = cli("evaluate", checkpoint, "--data", str(shard), "--val", str(shard), *options)
+    judged = cli("evaluate", checkpoint, "--data", str(shard), "--val", str(held_out), *options)
     assert judged.code == 0, judged.err
     assert f"{checkpoint}, untrained" in judged.out
 

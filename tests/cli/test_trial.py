@@ -273,12 +273,12 @@ def test_what_needs_a_server_or_is_no_sweep_is_said(cli, here, change, said):
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard):
+def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard, held_out):
     settings = [word.removeprefix("--") for word in small[2:]]
     for_all = ("trainer", "data", "model.init_args.encoder", "model.init_args.warmup_epochs")
     words = [f"--{'all' if word.startswith(for_all) else 'pretrain'}.{word}" for word in settings]
     stages = ("--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--evaluate=knn")
-    judged = (f"--evaluate.data={shard}", f"--evaluate.val={shard}")
+    judged = (f"--evaluate.data={shard}", f"--evaluate.val={held_out}")
     more = ("--pretrain.model.init_args.mask_ratio=0.5", "--seed=7", "--run.name=t", "--run.wandb=offline")
     outcome = program("trial", *stages, *words, *judged, *more)
     assert outcome.code == 0, outcome.err + "".join(log.read_text() for log in here.glob("runs/t/*.log"))
@@ -298,12 +298,12 @@ def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["", f"{sys.executable} -m torch.distributed.run --nproc-per-node 2"])
-def test_a_trial_over_two_processes_is_one_run(program, here, small, shard, launcher):
+def test_a_trial_over_two_processes_is_one_run(program, here, small, shard, held_out, launcher):
     settings = [word.removeprefix("--") for word in small[2:]]
     for_all = ("trainer", "data", "model.init_args.encoder", "model.init_args.warmup_epochs")
     words = [f"--{'all' if word.startswith(for_all) else 'pretrain'}.{word}" for word in settings]
     stages = ("--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--evaluate=knn")
-    judged = (f"--evaluate.data={shard}", f"--evaluate.val={shard}", "--study=quickstart/figure_5")
+    judged = (f"--evaluate.data={shard}", f"--evaluate.val={held_out}", "--study=quickstart/figure_5")
     two = ("--all.trainer.devices=2", "--all.trainer.strategy=ddp", "--pretrain.model.init_args.mask_ratio=0.5")
     outcome = program(
         "trial", *stages, *words, *judged, *two, f"--launcher={launcher}", "--run.name=t", "--run.wandb=offline"
