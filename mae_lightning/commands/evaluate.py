@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mae_lightning.atomic import write_atomically
 from mae_lightning.commands.checks import check_counts, check_folder, device_called
 from mae_lightning.secrets import redact
 
@@ -21,6 +22,8 @@ PROTOCOLS = ("knn", "few_shot", "linear", "attentive")
 TOKEN_BYTES = 2
 MAX_TOKEN_GIGABYTES = 16
 RESULTS = "results.json"
+HARMLESS = ("batch_size", "num_workers", "device", "out", "wandb", "settings", "allowed_imports")
+"""Options that do not change the results."""
 COLUMNS = ("encoder", "protocol", "labels", "accuracy", "selected on", "seconds")
 
 
@@ -90,9 +93,30 @@ def _check(args: argparse.Namespace, folder: Path) -> None:
     """Refuses before the work what would fail after it."""
     check_counts(args, batch_size=1, num_workers=0, max_train=1, image_size=1)
     check_folder(folder)
+    _check_replaced(folder / RESULTS, args)
     for fraction in args.fractions:
         if not 0 < fraction <= 1:
             raise ValueError(f"--fractions {fraction:g}: above 0 and at most 1")
+
+
+def _check_replaced(path: Path, args: argparse.Namespace) -> None:
+    """Only the same command takes the place of what is there."""
+    if not path.is_file():
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        others = [name for name, value in _settings(args).items() if name not in HARMLESS and known.get(name) != value]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        others = ["a file that evaluate did not write"]
+    if others:
+        raise ValueError(f"{path} is of another evaluation ({', '.join(others)}) and is kept; name another --out")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as the results record them, without what is secret."""
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    plain: dict[str, Any] = json.loads(json.dumps(redact(settings)))
+    return plain
 
 
 def _check_encoder(name: str, train: "Manifest", args: argparse.Namespace) -> None:
@@ -224,8 +248,6 @@ def format_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _write(folder: Path, args: argparse.Namespace, scores: Sequence["Score"], table: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    content = {"settings": redact(settings), "scores": [asdict(score) for score in scores]}
-    (folder / RESULTS).write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "table.txt").write_text(table + "\n")
+    content = {"settings": _settings(args), "scores": [asdict(score) for score in scores]}
+    write_atomically(folder / RESULTS, json.dumps(content, indent=2) + "\n")
+    write_atomically(folder / "table.txt", table + "\n")

@@ -92,10 +92,36 @@ def test_what_few_labels_do_not_allow_is_a_line_and_the_rest_is_kept(cli, images
         ("linear (cached)", "100%"),
     ]
     outcome = cli(
-        "evaluate", checkpoint, "--data", "images", "--fractions", "0.01", "--protocols", "linear", *options[4:]
+        "evaluate",
+        checkpoint,
+        "--data",
+        "images",
+        "--fractions",
+        "0.01",
+        "--protocols",
+        "linear",
+        "--out",
+        "none",
+        *options[6:],
     )
     assert outcome.code == 2
     assert outcome.err.strip() == "error: no protocol was possible on these data; the lines above say why"
+
+
+def test_results_of_another_evaluation_are_kept(cli, images, checkpoint):
+    options = ("--protocols", "knn", "--out", "out")
+    assert cli("evaluate", checkpoint, *FAST, *options).code == 0
+    before = (images / "out/results.json").read_bytes()
+    for other in (("pixels",), (checkpoint, "--seed", "1"), (checkpoint, "--untrained")):
+        outcome = cli("evaluate", *other, *FAST, *options)
+        assert outcome.code == 2
+        name = {"pixels": "encoders"}.get(other[0], other[1][2:] if len(other) > 1 else "")
+        assert f"out/results.json is of another evaluation ({name}) and is kept; name another --out" in outcome.err
+    assert (images / "out/results.json").read_bytes() == before
+    outcome = cli("evaluate", checkpoint, *FAST, *options, "--batch-size", "7")
+    assert outcome.code == 0, outcome.err
+    (images / "out/results.json").write_text("{}")
+    assert "a file that evaluate did not write" in cli("evaluate", checkpoint, *FAST, *options).err
 
 
 def test_every_encoder_is_found_before_any_work(cli, images, checkpoint):
