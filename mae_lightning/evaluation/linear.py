@@ -97,10 +97,14 @@ class LinearClassifiers:
             weights.sub_(rates * momentum * (1 + math.cos(math.pi * step / num_steps)) / 2)
         return cls(center, scale, weights)
 
-    def accuracies(self, data: Labelled) -> Float[Tensor, "rate"]:
-        """Accuracy of each classifier."""
-        predicted = (_standardised(data.features, self.center, self.scale) @ self.weights).argmax(dim=-1)
-        return (predicted == data.labels).float().mean(dim=1)
+    def accuracies(self, data: Labelled, chunk_size: int = 4096) -> Float[Tensor, "rate"]:
+        """Accuracy of each classifier; memory stays at ``chunk_size`` x rates x classes."""
+        right = torch.zeros(len(self.weights), dtype=torch.int64, device=data.labels.device)
+        parts = (torch.split(values, chunk_size) for values in (data.features, data.labels))
+        for features, labels in zip(*parts, strict=True):
+            predicted = (_standardised(features, self.center, self.scale) @ self.weights).argmax(dim=-1)
+            right += (predicted == labels).sum(dim=1)
+        return right.float() / len(data)
 
 
 def hold_out_split(bank: Labelled, seed: int) -> tuple[Labelled, Labelled]:

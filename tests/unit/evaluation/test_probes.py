@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from mae_lightning.data.subsets import hold_out
 from mae_lightning.evaluation import few_shot as few_shot_module
+from mae_lightning.evaluation import linear
 from mae_lightning.evaluation.attentive import attentive_probe
 from mae_lightning.evaluation.features import Labelled
 from mae_lightning.evaluation.linear import LinearClassifiers, linear_probe
@@ -43,6 +44,20 @@ def test_many_learning_rates_at_once_are_each_alone():
     together = LinearClassifiers.fitted(data, [0.01, 0.1, 1.0], **SCHEDULE)
     for place, lr in enumerate([0.01, 0.1, 1.0]):
         torch.testing.assert_close(together.weights[place], loop_sgd(data, lr), rtol=1e-4, atol=1e-5)
+
+
+def test_accuracies_are_counted_in_parts(monkeypatch):
+    data, lengths = blobs(40, spread=3.0), []
+    classifiers = LinearClassifiers.fitted(data, [0.01, 1.0], **SCHEDULE)
+    standardised = linear._standardised
+    monkeypatch.setattr(
+        linear, "_standardised", lambda part, *rest: lengths.append(len(part)) or standardised(part, *rest)
+    )
+    whole, parts = classifiers.accuracies(data), classifiers.accuracies(data, chunk_size=16)
+    assert lengths == [40, 16, 16, 8]
+    assert torch.equal(whole, parts)
+    scores = F.pad((data.features - classifiers.center) / classifiers.scale, (0, 1), value=1.0) @ classifiers.weights
+    torch.testing.assert_close(whole, (scores.argmax(-1) == data.labels).float().mean(1))
 
 
 def test_the_choice_is_the_hold_outs_and_queries_have_no_part_in_it():
