@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 HIDDEN = "***"
-_WORDS = r"(?:token|secret|password|passwd|api_key|access_key|credentials?)"
+_WORDS = r"(?:(?<!mask_)(?<!class_)token|secret|password|passwd|api_key|access_key|credentials?)"
+"""A model's mask and class tokens are no secrets."""
 _SECRET_KEY = re.compile(rf"(^|[_.]){_WORDS}(_|$)", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![^\W_])({_WORDS}(?:_\w+)?['\"]?\s*[:=]\s*)([^\s,}}\]&]+)", re.IGNORECASE)
 _URL = re.compile(r"([a-z][\w+.-]+:/{1,2})([^\s'\"/?#]*@)?([^\s'\"?#]*)(\?[^\s'\"#]*)?(#[^\s'\"]*)?", re.IGNORECASE)

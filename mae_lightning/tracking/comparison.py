@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mae_lightning.evaluation.paired import PairedDifference, paired_difference, t_quantile
+from mae_lightning.secrets import HIDDEN
 from mae_lightning.tracking.studies import EQUAL, Column, Row, Study, find_study
 from mae_lightning.tracking.trials import TrialRecord
 
@@ -193,6 +194,8 @@ def _value(trial: TrialRecord, axis: str) -> Any:
     if axis not in trial.parameters:
         raise ValueError(f"{trial.folder} belongs to {trial.study} and does not set {axis}")
     text = trial.parameters[axis]
+    if text == HIDDEN:
+        raise ValueError(f"{trial.folder} hides its value of {axis}; run its trial again, which writes it down")
     if axis.endswith(OVERLAY):
         return "+".join(name for name in text.split("+") if not name.startswith(HARMLESS)) or NO_OVERLAY
     try:

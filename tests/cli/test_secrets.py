@@ -34,6 +34,14 @@ def test_settings_that_merely_sound_so_are_kept(name: str) -> None:
     assert redact({name: "four"}) == {name: "four"}
 
 
+def test_tokens_of_a_model_are_no_secrets() -> None:
+    settings = {"model": {"init_args": {"mask_token_in_encoder": "bert", "class_token": "kept"}}, "hf_token": "canary"}
+    assert redact(settings) == settings | {"hf_token": "***"}
+    words = "model.init_args.mask_token_in_encoder=bert, class_token: kept"
+    assert redact(words) == words
+    assert redact_arguments(["--pretrain.model.init_args.mask_token_in_encoder", "bert"])[1] == "bert"
+
+
 def test_lists_and_plain_values_are_kept() -> None:
     settings = {"a": [1, None, {"b": "https://x@y/z"}], "c": True}
     assert redact(settings) == {"a": [1, None, {"b": "https://***@y/z"}], "c": True}

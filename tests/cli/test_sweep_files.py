@@ -74,6 +74,7 @@ def test_agents_commands_are_accepted_and_their_values_arrive(path, agent_comman
         trial = parse(command[5:])
         assert trial.study == path.relative_to(SWEEPS).with_suffix("").as_posix()
         assert trial.seed == values["seed"]
+        assert "***" not in " ".join([*trial.parameters.values(), str(trial.folder)])
         check_stages(trial, values)
     study, _ = find_study(trial.study)
     assert study.axis in {short_key(name) for name in content["parameters"]}

@@ -151,14 +151,20 @@ def test_a_masked_loss_is_no_column():
         Column("trial/pretrain_loss", "loss")
 
 
-@pytest.mark.parametrize("fault", ["seed", "study", "axis", "empty"])
+@pytest.mark.parametrize("fault", ["seed", "study", "axis", "hidden", "empty"])
 def test_what_cannot_be_compared_is_said(tmp_path, fault):
-    parameters = {} if fault == "axis" else {"pretrain.config": "none"}
+    parameters = {} if fault == "axis" else {"pretrain.config": "***" if fault == "hidden" else "none"}
     study = "quickstart/table_9z" if fault == "study" else "quickstart/table_1f"
     if fault != "empty":
         fabricate(tmp_path / "a", study, parameters, 0, {FINETUNE: 0.5})
         fabricate(tmp_path / "b", study, parameters, 0 if fault == "seed" else 1, {FINETUNE: 0.5})
-    said = {"seed": "one seed", "study": "no study 'table_9z'", "axis": "does not set", "empty": "no trial"}
+    said = {
+        "seed": "one seed",
+        "study": "no study 'table_9z'",
+        "axis": "does not set",
+        "hidden": "a hides its value of pretrain.config; run its trial again",
+        "empty": "no trial",
+    }
     with pytest.raises((ValueError, FileNotFoundError), match=said[fault]):
         compare(read_trials([tmp_path])[0])
 
