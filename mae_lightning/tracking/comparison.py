@@ -1,7 +1,7 @@
 """Ours beside the paper's: cells with intervals, paired differences, and whether the rankings agree."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean, stdev
@@ -159,7 +159,8 @@ def _compare(name: str, trials: Sequence[TrialRecord]) -> Comparison:
         groups.setdefault(place, []).append(trial)
     known = len(study.rows)
     extra = sorted(range(known, len(rows)), key=lambda number: _sortable(rows[number].value))
-    lines = [_line(rows[number], groups.get(number, []), study) for number in (*range(known), *extra)]
+    drawn = _drawn(list(groups.values()), study)
+    lines = [_line(rows[number], groups.get(number, []), study, drawn) for number in (*range(known), *extra)]
     measured = [line for line in lines if line.cells]
     reference = next((line for line in measured if line.row.is_default), measured[0] if measured else None)
     return Comparison(name, study, lines, reference)
@@ -210,20 +211,30 @@ def _sortable(value: Any) -> list[tuple[bool, float, str]]:
     return [(not n, float(part) if n else 0.0, str(part)) for n, part in zip(numbers, parts, strict=True)]
 
 
-def _line(row: Row, trials: Sequence[TrialRecord], study: Study) -> Line:
+def _drawn(groups: Sequence[Sequence[TrialRecord]], study: Study) -> set[str]:
+    """The figures that pair by draw: those that every row's only trial has draws of. All others pair by seed."""
+    if any(len(trials) > 1 for trials in groups):
+        return set()
+    with_figure = {
+        column.metric: [trial for (trial,) in groups if column.metric in trial.metrics] for column in study.columns
+    }
+    return {metric for metric, trials in with_figure.items() if all(metric in trial.draws for trial in trials)}
+
+
+def _line(row: Row, trials: Sequence[TrialRecord], study: Study, drawn: Collection[str]) -> Line:
     seeds = [trial.seed for trial in trials]
     if len(set(seeds)) < len(seeds):
         folders = ", ".join(str(trial.folder) for trial in trials)
         raise ValueError(f"{row.label}: several trials have one seed, name one of them: {folders}")
-    cells = {column.metric: _cell(trials, column) for column in study.columns}
+    cells = {column.metric: _cell(trials, column, column.metric in drawn) for column in study.columns}
     return Line(row, trials, {metric: cell for metric, cell in cells.items() if cell.values})
 
 
-def _cell(trials: Sequence[TrialRecord], column: Column) -> Cell:
-    """Values by seed; with one seed alone by seed and draw, where the figure was drawn several times."""
+def _cell(trials: Sequence[TrialRecord], column: Column, is_drawn: bool) -> Cell:
+    """Values by seed, or by seed and draw."""
     factor = PERCENT if column.percent else 1.0
-    if len(trials) == 1 and column.metric in trials[0].draws:
-        (trial,) = trials
-        return Cell({(trial.seed, n): factor * value for n, value in enumerate(trial.draws[column.metric])})
+    if is_drawn:
+        draws = ((trial.seed, trial.draws.get(column.metric, ())) for trial in trials)
+        return Cell({(seed, n): factor * value for seed, values in draws for n, value in enumerate(values)})
     found = ((trial.seed, trial.metrics.get(column.metric)) for trial in trials)
     return Cell({(seed,): factor * value for seed, value in found if value is not None})

@@ -219,6 +219,22 @@ def test_draws_of_one_training_are_paired(tmp_path, monkeypatch):
     assert comparison.reference.cells[few_shot].mean == pytest.approx(60)
 
 
+@pytest.mark.parametrize("fault", ["more seeds", "no draws"])
+def test_rows_of_one_and_of_several_trainings_pair_by_seed(tmp_path, monkeypatch, fault):
+    few_shot = "trial/few_shot_accuracy"
+    study = replace(STUDIES["table_1f"], columns=(Column(few_shot, "5-shot"),))
+    monkeypatch.setitem(STUDIES, "table_1f", study)
+    for overlay, seeds in (("none", (0, 1) if fault == "more seeds" else (0,)), ("ablations/mask_grid", (0,))):
+        for seed in seeds:
+            folder = tmp_path / f"{overlay.replace('/', '-')}-{seed}"
+            metrics = {few_shot: 0.5 if overlay == "none" else 0.4}
+            draws = {} if fault == "no draws" and overlay == "none" else {few_shot: [0.1, 0.2]}
+            fabricate(folder, "quickstart/table_1f", {"pretrain.config": overlay}, seed, metrics, draws)
+    (comparison,) = compare(read_trials([tmp_path])[0])
+    (verdict,) = comparison.verdicts()
+    assert (verdict.ours.pairs, verdict.ours.mean) == (1, pytest.approx(-10))
+
+
 def trained_classifier(folder, seed):
     """The finetune stage's checkpoint of a tiny ViT with learned positions."""
     torch.manual_seed(seed)
