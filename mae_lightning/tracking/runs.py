@@ -45,30 +45,30 @@ class RunRecord:
         raise ValueError(f"{self.folder} has no {metric}; it has {', '.join(known) or 'no figures yet'}")
 
     def check_complete(self) -> None:
-        """Makes sure that the run came to its end.
+        """Makes sure that the run came to its end: to its last epoch or its last step, where it has one.
 
         Raises:
             ValueError: It did not; says how far it came.
         """
-        wanted = self.config["trainer"].get("max_epochs")
         content = read_checkpoint(self.folder / LAST_CHECKPOINT)
-        done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-        if wanted is not None and 0 <= done < wanted:
-            raise ValueError(
-                f"{self.folder} stopped after {done} of {wanted} epochs; run its command again to finish it"
-            )
+        epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        done = {"epochs": int(epochs), "steps": int(content["global_step"])}
+        limits = {unit: self.config["trainer"].get(f"max_{unit}") for unit in done}
+        wanted = {unit: limit for unit, limit in limits.items() if limit is not None and limit >= 0}
+        if wanted and all(done[unit] < limit for unit, limit in wanted.items()):
+            reached = " and ".join(f"{done[unit]} of {limit} {unit}" for unit, limit in wanted.items())
+            raise ValueError(f"{self.folder} stopped after {reached}; run its command again to finish it")
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Reads a run's folder.
+    """Reads a run's folder; one that logged nothing has no metrics.csv.
 
     Raises:
         FileNotFoundError: It is not the folder of a run.
     """
     config, metrics = folder / "config.yaml", folder / "metrics.csv"
-    for path in (config, metrics):
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} is no run's folder: it has no {path.name}")
-    with metrics.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    if not config.is_file():
+        raise FileNotFoundError(f"{folder} is no run's folder: it has no {config.name}")
+    text = metrics.read_text() if metrics.is_file() else ""
+    rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
     return RunRecord(folder, yaml.safe_load(config.read_text()), rows)

@@ -12,14 +12,16 @@ from conftest import Outcome
 Cli = Callable[..., Outcome]
 
 
-def make_run(folder: Path, seed: int, accuracies: list[float], epochs: int = 2) -> str:
-    """The folder of a run that logged these accuracies, one an epoch."""
+def make_run(folder: Path, seed: int, accuracies: list[float], epochs: int | None = 2, steps: int = -1) -> str:
+    """The folder of a run that logged these accuracies, one an epoch of ten steps."""
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, "trainer": {"max_epochs": epochs}}))
+    config = {"seed_everything": seed, "trainer": {"max_epochs": epochs, "max_steps": steps}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [f"{epoch},,{value}\n{epoch},0.5," for epoch, value in enumerate(accuracies)]
     (folder / "metrics.csv").write_text("step,train/loss,val/accuracy\n" + "\n".join(rows) + "\n")
     progress = {"epoch_progress": {"current": {"processed": len(accuracies)}}}
-    torch.save({"loops": {"fit_loop": progress}}, folder / "checkpoints/last.ckpt")
+    content = {"loops": {"fit_loop": progress}, "global_step": 10 * len(accuracies)}
+    torch.save(content, folder / "checkpoints/last.ckpt")
     return str(folder)
 
 
@@ -42,6 +44,15 @@ def test_runs_are_paired_by_seed_at_their_last_epoch(cli: Cli, arms: tuple[list[
     assert not json.loads(Path("out.json").read_text())["tie"]
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(9, 20), (None, 20), (2, 90), (None, -1)])
+def test_a_run_is_complete_after_its_last_epoch_or_its_last_step(
+    cli: Cli, here: Path, epochs: int | None, steps: int
+) -> None:
+    runs = [make_run(here / name, 0, [0.1, 0.5], epochs, steps) for name in "ab"]
+    outcome = cli("compare", runs[0], "--with", runs[1])
+    assert outcome.code == 0, outcome.err
+
+
 def test_a_tie_is_called_a_tie(cli: Cli, arms: tuple[list[str], list[str]], here: Path) -> None:
     close = [make_run(here / f"close-{seed}", seed, [0, value]) for seed, value in enumerate((0.82, 0.82, 0.87))]
     outcome = cli("compare", *arms[0], "--with", *close)
@@ -56,6 +67,7 @@ def test_a_tie_is_called_a_tie(cli: Cli, arms: tuple[list[str], list[str]], here
         ("metric", "tuned-0 has no val/knn; it has train/loss, val/accuracy"),
         ("pairs", "seeds [0, 1, 2] on one side and [0, 1] on the other make no pairs; run the missing ones"),
         ("twice", "both have seed 0; name one of them"),
+        ("steps", "half stopped after 10 of 30 steps; run its command again to finish it"),
         ("stopped", "half stopped after 1 of 2 epochs; run its command again to finish it"),
     ],
 )
@@ -68,7 +80,8 @@ def test_what_cannot_be_compared_is_said(
         "metric": [*first, "--with", *second, "--metric", "val/knn"],
         "pairs": [*first, "--with", *second[:2]],
         "twice": [first[0], first[0], "--with", second[0]],
-        "stopped": [make_run(here / "half", 0, [0.5]), "--with", second[0]],
+        "stopped": [make_run(here / "stopped/half", 0, [0.5]), "--with", second[0]],
+        "steps": [make_run(here / "steps/half", 0, [0.5], None, 30), "--with", second[0]],
     }[change]
     outcome = cli("compare", *arguments)
     assert outcome.code == 2
