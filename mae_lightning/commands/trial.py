@@ -1,6 +1,7 @@
 """``trial``: pretraining, then fine-tuning or probing, then evaluation, as one run with one id and fixed figures."""
 
 import argparse
+import json
 import os
 import re
 import time
@@ -114,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs what is missing of the trial.
 
     Raises:
-        ValueError: The settings do not fit, a stage failed, or several processes were started for one trial.
+        ValueError: The settings do not fit, a stage failed, the folder holds another trial, or several processes were
+            started for one.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -123,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         )
     args.settings += permissions(args.allowed_imports)
     trial = plan(args)
+    check_folder(trial)
     with terminable():
         record = _Execution(trial, _board(args, trial)).run()
     for name, value in record["metrics"].items():
@@ -175,6 +178,26 @@ def default_name(stages: tuple[Stage, ...], seed: int) -> str:
     """After the first recipe, with a digest of everything that was asked for."""
     recipe = re.sub(r"[^\w.-]+", "-", stages[0].recipe.removesuffix(".yaml")).strip("-.")
     return f"{recipe}-{short_digest([*(stage.digest for stage in stages), seed])}"
+
+
+def check_folder(trial: Trial) -> None:
+    """Makes sure that what the trial's folder holds is of this very trial; stages may be added.
+
+    Raises:
+        ValueError: The seed, a stage's settings or the encoder that it started from are others.
+    """
+    path = trial.folder / TRIAL
+    old = json.loads(path.read_text()) if path.is_file() else {"seed": trial.seed, "parameters": {}}
+    before = {name: Path(name) for name in TRAINED if name in old["parameters"]}
+    now = {stage.name: Path(stage.name) for stage in trial.stages if stage.name in TRAINED}
+    fits = int(old["seed"]) == trial.seed
+    for stage in trial.stages:
+        record = StageRecord.read(trial.place(stage))
+        if record is not None:
+            fits &= record.digest == stage.digest
+            fits &= stage.name not in old["parameters"] or _encoder_for(stage, before) == _encoder_for(stage, now)
+    if not fits:
+        raise ValueError(f"{trial.folder} holds a trial of other settings; take another --run.name")
 
 
 def _board(args: argparse.Namespace, trial: Trial) -> "TrialBoard | None":

@@ -35,7 +35,8 @@ for name in (here / "slow", here / "broken"):
         sys.exit("error: it broke")
 value = given.get("model.init_args.mask_ratio", "0.75")
 (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-(folder / "metrics.csv").write_text(f"step,val/accuracy,train/images_per_second\\n1,0.1,90\\n2,{value},110\\n")
+if not (here / "mute").exists():
+    (folder / "metrics.csv").write_text(f"step,val/accuracy,train/images_per_second\\n1,0.1,90\\n2,{value},110\\n")
 (folder / "config.yaml").write_text(f"seed_everything: {given['seed_everything']}\\nmask_ratio: {value}\\n")
 (folder / "checkpoints/last.ckpt").write_bytes((here / "last.ckpt").read_bytes())
 print("from", given.get("model.init_args.init_from"))
@@ -149,9 +150,40 @@ def test_a_stopped_trial_goes_on_and_a_finished_stage_stays(cli, here, fake):
     assert record["stages"]["finetune"]["config"] != record["stages"]["pretrain"]["config"]
     assert "from runs/t/pretrain/checkpoints/last.ckpt" in (here / "runs/t/finetune.log").read_text()
 
-    outcome = cli(*words, "--finetune.trainer.max_epochs=9")
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--seed=1"],
+        ["--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune", "--finetune.trainer.max_epochs=9"],
+        ["--finetune=quickstart/finetune"],
+    ],
+    ids=["seed", "settings", "encoder"],
+)
+def test_a_folder_keeps_its_trial(cli, here, fake, others):
+    common = ("trial", fake, "--run.name=t", "--run.wandb=off")
+    assert cli(*common, "--pretrain=quickstart/pretrain", "--finetune=quickstart/finetune").code == 0
+    before = (here / "runs/t/trial.json").read_text()
+    outcome = cli(*common, *others)
     assert outcome.code == 2
-    assert "a stage with other settings; take another --run.name" in outcome.err
+    assert outcome.err == "error: runs/t holds a trial of other settings; take another --run.name\n"
+    assert (here / "runs/t/trial.json").read_text() == before
+    assert calls(here) == ["pretrain", "finetune"]
+
+
+def test_a_stage_may_be_added(cli, here, fake):
+    assert cli("trial", *STAGES, fake, "--run.name=t").code == 0
+    assert cli("trial", *STAGES, fake, "--run.name=t", "--probe=quickstart/linear_probe").code == 0
+    assert calls(here) == ["pretrain", "finetune", "probe"]
+
+
+def test_a_stage_that_logged_nothing_has_no_accuracy(cli, here, fake):
+    (here / "mute").touch()
+    outcome = cli("trial", *STAGES, fake, "--run.name=t")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((here / "runs/t/trial.json").read_text())["metrics"].keys() == {
+        f"trial/{stage}_{figure}" for stage in ("pretrain", "finetune") for figure in ("seconds", "flops_per_image")
+    }
 
 
 def test_shared_pretraining_is_done_once(cli, here, fake):
