@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -95,18 +95,31 @@ def required_arguments(kind: type) -> list[str]:
     return [name for name, item in parameters.items() if item.default is item.empty and item.kind not in variadic]
 
 
+def null_by_default(kind: type) -> list[str]:
+    """The arguments whose default is null, whatever their annotations say."""
+    return [name for name, item in inspect.signature(kind).parameters.items() if item.default is None]
+
+
 def suits(annotation: Any, value: Any) -> bool:
-    """Whether a value fits a type, by the judgement of jsonargparse."""
+    """Whether a value fits a type, by the judgement of jsonargparse; null, which it lets pass, by the type alone."""
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--value", type=annotation)
     except ValueError:  # a type that it does not know takes anything
         return True
+    if value is None:
+        return _allows_null(annotation)
     try:
         parser.parse_object({"value": deepcopy(value)})  # it changes what it is given
     except ArgumentError:
         return False
     return True
+
+
+def _allows_null(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType, Literal, Annotated):
+        return any(part is None or _allows_null(part) for part in get_args(annotation))
+    return annotation in (Any, object, type(None)) or isinstance(annotation, TypeVar)
 
 
 def classes_in(annotation: Any) -> list[type]:

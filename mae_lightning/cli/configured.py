@@ -137,10 +137,12 @@ def read_configured(arguments: Sequence[str], policy: ImportPolicy | None = None
     policy.enforce()
     resolved, _ = resolve_configs(arguments)
     try:
-        return Configured(_parser().parse_args(resolved))
+        configured = Configured(_parser().parse_args(resolved))
     except ParseError as error:
         Diagnosis("fit", resolved, linked=FROM_DATA, policy=policy).check()
         raise ValueError(most_telling_line(str(error))) from error
+    Diagnosis("fit", resolved, linked=FROM_DATA, policy=policy).check_nulls()
+    return configured
 
 
 def _parser() -> Parser:

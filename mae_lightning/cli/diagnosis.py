@@ -9,10 +9,18 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from mae_lightning.cli.classes import argument_types, classes_in, find_class, required_arguments, suits, wording
+from mae_lightning.cli.classes import (
+    argument_types,
+    classes_in,
+    find_class,
+    null_by_default,
+    required_arguments,
+    suits,
+    wording,
+)
 from mae_lightning.cli.imports import ImportPolicy
 from mae_lightning.cli.run import Run
-from mae_lightning.cli.settings import Settings, is_config_name, merged, read_settings
+from mae_lightning.cli.settings import NULL, Settings, is_config_name, merged, read_settings
 from mae_lightning.commands.spelling import nearest
 
 COMPONENTS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
@@ -40,6 +48,15 @@ class Diagnosis:
         self.settings: Settings = read_settings(arguments)
         self.command, self.linked, self.policy = command, linked, policy
 
+    def check_nulls(self) -> None:
+        """Goes through everything where something is null: jsonargparse takes that for any setting.
+
+        Raises:
+            ValueError: The first setting that does not fit, and what would be right.
+        """
+        if self.settings.nulls:
+            self.check()
+
     def check(self) -> None:
         """Goes through everything.
 
@@ -59,14 +76,17 @@ class Diagnosis:
                 raise ValueError(f"no {name} is given; name a recipe, such as --config quickstart/pretrain")
             self._component(name, tree[name], base)
         for name, group in GROUPS.items():
-            self._arguments(name, tree.get(name) or {}, group)
+            if name in self.settings.nulls:  # whatever was laid over it, jsonargparse has lost the defaults
+                problem = f"expected the arguments of {group.__name__}, not null"
+                raise self._error(name, problem, self.settings.nulls[name])
+            self._arguments(name, tree.get(name, {}), group)
         for name, annotation in VALUES.items():
-            if not suits(annotation, tree.get(name)):
-                raise self._error(name, f"expected {wording(annotation)}, not {tree[name]!r}")
+            if name in tree and not suits(annotation, tree[name]):
+                raise self._error(name, f"expected {wording(annotation)}, not {_shown(tree[name])}")
 
-    def _error(self, key: str, problem: str) -> ValueError:
+    def _error(self, key: str, problem: str, origin: str | None = None) -> ValueError:
         """The error for a setting, with the file that has it."""
-        origin = self.settings.origin(key)
+        origin = self.settings.origin(key) if origin is None else origin
         return ValueError(f"{key}: {problem}" + (f" (in {origin})" if origin else ""))
 
     def _component(self, key: str, value: Any, base: type) -> None:
@@ -75,7 +95,7 @@ class Diagnosis:
             raise self._error(key, f"config file {value} does not exist")
         spec: Any = {"class_path": value} if isinstance(value, str) else value
         if not isinstance(spec, Mapping) or not isinstance(spec.get("class_path"), str):
-            raise self._error(key, f"expected class_path and init_args, not {value!r}")
+            raise self._error(key, f"expected class_path and init_args, not {_shown(value)}")
         try:
             kind = find_class(spec["class_path"], base, self.policy)
         except ValueError as error:
@@ -90,8 +110,8 @@ class Diagnosis:
     def _arguments(self, key: str, given: Any, kind: type, linked: Sequence[str] = ()) -> None:
         """The arguments of one class: their names, that none is missing, their values."""
         if not isinstance(given, Mapping):
-            raise self._error(key, f"expected the arguments of {kind.__name__}, not {given!r}")
-        types = argument_types(kind)
+            raise self._error(key, f"expected the arguments of {kind.__name__}, not {_shown(given)}")
+        types, nullable = argument_types(kind), null_by_default(kind)
         for name in given:
             if name not in types:
                 hint = nearest(name, types, "it takes " + (", ".join(types) or "none"))
@@ -100,20 +120,25 @@ class Diagnosis:
             if name not in given and name not in linked:
                 raise self._error(f"{key}.{name}", f"is missing; {kind.__name__} needs {wording(types[name])}")
         for name, value in given.items():
-            if not suits(types[name], value):
+            if not suits(types[name], value) and not (value is None and name in nullable):
                 self._look_inside(f"{key}.{name}", value, classes_in(types[name]))
                 hint = BARE_WORD if isinstance(value, bool) and "'" in wording(types[name]) else ""
-                raise self._error(f"{key}.{name}", f"expected {wording(types[name])}, not {value!r}{hint}")
+                raise self._error(f"{key}.{name}", f"expected {wording(types[name])}, not {_shown(value)}{hint}")
 
     def _look_inside(self, key: str, value: Any, classes: Sequence[type]) -> None:
         """The parts of a value that does not suit, for a nearer reason."""
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping) and "class_path" in item:
                 self._component(key, item, classes[0] if classes else object)
-            elif classes and isinstance(item, str) and item.replace(".", "").isidentifier():
+            elif classes and isinstance(item, str) and item != NULL and item.replace(".", "").isidentifier():
                 self._component(key, item, classes[0])
             elif classes and isinstance(item, Mapping):
                 self._arguments(key, item, classes[0])
+
+
+def _shown(value: Any) -> str:
+    """A value as the user may have written it."""
+    return NULL if value is None else repr(value)
 
 
 def most_telling_line(message: str) -> str:

@@ -192,6 +192,8 @@ def _facts(args: argparse.Namespace, configured: "Configured") -> "DataFacts":
 def _facts_of(data: Any, seed: int) -> "DataFacts":
     from mae_lightning.planning.setting import DataFacts
 
+    if "train" not in data.sources:
+        raise ValueError("no train data: name some with `data.train`")
     manifest = data.sources["train"].manifest
     sizes = manifest.size[manifest.size > 0]
     return DataFacts(

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 COMMAND_LINE = ""
+NULL = "null"
 FLAGS_WITHOUT_SETTING = ("--help", "-h", "--print_config")
 
 
@@ -22,10 +23,12 @@ class Settings:
     Attributes:
         tree: Nested as in a config.
         origins: The file that each setting was last named in, by its dotted key; the command line is the empty string.
+        nulls: Where a setting was null, by its dotted key, also if something was laid over it later.
     """
 
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    nulls: dict[str, str] = field(default_factory=dict)
 
     def origin(self, key: str) -> str:
         """The file that names a setting, or the nearest thing above it; empty for the command line."""
@@ -40,6 +43,8 @@ class Settings:
             if not isinstance(value, dict):
                 self.origins = {name: file for name, file in self.origins.items() if not name.startswith(key + ".")}
             self.origins[key] = origin
+            if value in (None, NULL):
+                self.nulls[key] = origin
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -117,7 +122,11 @@ def merged(old: Any, new: Any) -> Any:
     """New settings over old ones.
 
     Mappings are merged, lists under ``name+`` appended, everything else is replaced; another class takes new arguments.
+    Arguments without a class are those of a list's last item, as jsonargparse has them.
     """
+    if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
+        last = old[-1] if isinstance(old[-1], dict) else {"class_path": old[-1]}
+        return [*old[:-1], merged(last, new if "init_args" in new else {"init_args": new})]
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     if new.get("class_path", old.get("class_path")) != old.get("class_path"):

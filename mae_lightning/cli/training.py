@@ -28,7 +28,6 @@ from mae_lightning.cli.parser import FROM_DATA, ParseError, Parser, parser_optio
 from mae_lightning.cli.quiet import hush
 from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, Run, decide, default_name, next_recipe
 from mae_lightning.cli.saved_config import SavedConfig, changes, plain_settings
-from mae_lightning.cli.settings import read_settings
 from mae_lightning.commands.configs import configs_folder
 from mae_lightning.planning.allocator import keep_freed_memory
 from mae_lightning.planning.preflight import preflight
@@ -126,7 +125,9 @@ class TrainingCLI(LightningCLI):
         except ParseError as error:
             Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy).check()
             raise ValueError(most_telling_line(str(error))) from error
-        self.given = read_settings(args).origins
+        diagnosis = Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy)
+        diagnosis.check_nulls()
+        self.given = diagnosis.settings.origins
 
     # ---------------------------------------------------------------- objects
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+
+from mae_lightning.cli.configured import read_configured
 
 QUICKSTART = "--config=quickstart/pretrain"
 RECIPE = """\
@@ -133,6 +136,51 @@ def test_arguments_beside_class_path(cli: Callable, here: Path) -> None:
 )
 def test_wrong_type(cli: Callable, argument: str, line: str) -> None:
     check(cli, line, QUICKSTART, argument)
+
+
+NULLS = [
+    ("model: {init_args: {mask_ratio: null}}", "model.init_args.mask_ratio: expected a number, not null"),
+    ("run: {limits: null}", "run.limits: expected Limits, not null"),
+    ("run: null", "run: expected the arguments of Run, not null"),
+    ("trainer: null", "trainer: expected the arguments of Trainer, not null"),
+    ("seed_everything: null", "seed_everything: expected true or false or an integer, not null"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), NULLS)
+def test_null_where_there_has_to_be_something(cli: Callable, here: Path, text: str, line: str) -> None:
+    (here / "my.yaml").write_text(text)
+    check(cli, f"{line} (in my.yaml)", QUICKSTART, "--config=my.yaml")
+    outcome = cli("plan", QUICKSTART, "--config=my.yaml")
+    assert (outcome.code, outcome.err) == (2, f"error: {line} (in my.yaml)\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--model.init_args.mask_ratio=null", "model.init_args.mask_ratio: expected a number, not 'null'"),
+        ("--run.limits=null", "run.limits: expected Limits, not 'null'"),
+        ("--trainer=null", "trainer: expected the arguments of Trainer, not null"),
+    ],
+)
+def test_null_on_the_command_line(cli: Callable, argument: str, line: str) -> None:
+    check(cli, line, QUICKSTART, argument)
+    assert cli("plan", QUICKSTART, argument).err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("name", ["quickstart/pretrain", "imagenet/finetune_base"])
+def test_the_nulls_of_a_runs_own_config_are_right(here: Path, name: str) -> None:
+    plain = read_configured([f"--config={name}", "--trainer.max_steps=7", "--trainer.max_epochs=null"]).plain
+    (here / "config.yaml").write_text(yaml.safe_dump(plain))
+    assert read_configured(["--config=config.yaml"]).plain == plain
+
+
+def test_a_mistake_beside_a_callbacks_own_arguments(cli: Callable) -> None:
+    words = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
+    line = "trainer.max_epoch: Trainer has no such argument; did you mean 'max_epochs'?"
+    check(cli, line, QUICKSTART, *words, "--trainer.max_epoch=3")
+    line = "trainer.callbacks.init_args.monitr: EarlyStopping has no such argument; did you mean 'monitor'?"
+    check(cli, line, QUICKSTART, *words, "--trainer.callbacks.monitr=val/loss")
 
 
 def test_argument_that_is_missing(cli: Callable) -> None:

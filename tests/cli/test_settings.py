@@ -51,6 +51,14 @@ def test_another_class_takes_new_arguments() -> None:
     assert merged(old, "B") == "B"
 
 
+def test_arguments_without_a_class_are_the_last_items() -> None:
+    with_argument = {"class_path": "B", "init_args": {"x": 1}}
+    assert merged(["A", "B"], {"x": 1}) == ["A", with_argument]
+    assert merged(["A", {"class_path": "B"}], {"init_args": {"x": 1}}) == ["A", with_argument]
+    assert merged([with_argument], {"y": 2}) == [{"class_path": "B", "init_args": {"x": 1, "y": 2}}]
+    assert merged(["A"], {"class_path": "B"}) == {"class_path": "B"}
+
+
 def test_flags_are_mappings_lists_or_as_typed(files: Path) -> None:
     settings = read_settings(["--a={b: 1}", "--c=[1, 2]", "--d=off", "--e", "--f=x: [", "--help"])
     assert settings.tree == {"a": {"b": 1}, "c": [1, 2], "d": "off", "e": "true", "f": "x: ["}
