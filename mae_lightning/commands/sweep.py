@@ -16,6 +16,7 @@ from mae_lightning.commands.configs import find_config
 from mae_lightning.commands.stages import last_word, permissions, terminable
 from mae_lightning.commands.sweep_file import combination_name, read_sweep, shell_line
 from mae_lightning.commands.trial import TRIAL, Trial, parse
+from mae_lightning.secrets import HIDDEN
 
 EPILOG = """\
 The same file runs with W&B's server: wandb sweep FILE, then wandb agent ID on any number of machines. Options that are
@@ -53,9 +54,11 @@ class Job:
         if not path.is_file():
             return False
         record = json.loads(path.read_text())
-        if record["parameters"] != self.trial.parameters:
+        old, new = record["parameters"], self.trial.parameters
+        hidden = {name: new[name] for name, value in old.items() if value == HIDDEN and name in new}
+        if old | hidden != new:
             raise ValueError(f"{self.trial.folder} holds a trial of other settings; give the sweep another --dir")
-        return bool(record["finished"])
+        return bool(record["finished"]) and old == new  # run again, it writes down what was hidden and trains nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs_help)
     parser.add_argument("--dry-run", action="store_true", help="print the commands, one a line")
     parser.add_argument("--trials", type=int, metavar="N", help="how many to draw of a random search, or run of a grid")
-    parser.add_argument("--seed", type=int, default=0, help="of a random search (default: 0)")
+    parser.add_argument("--seed", type=int, help="of a random search (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing; 1 when a trial failed."""
     if args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: at least one trial runs at a time")
+    if args.trials is not None and args.trials < 1:
+        raise ValueError(f"--trials {args.trials}: at least one trial is run")
     args.settings += permissions(args.allowed_imports)
     jobs = plan(args)
     if args.dry_run:
@@ -92,8 +97,13 @@ def run(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> list[Job]:
     """Every trial of the sweep, each checked against the grammar before any is run."""
-    sweep = read_sweep(find_config(args.file))
-    combinations = sweep.combinations(args.trials, args.seed)
+    for option in (word.partition("=")[0] for word in args.settings):
+        if option in ("--run.dir", "--run.name"):
+            raise ValueError(f"sweep: not {option} but --dir FOLDER; trials are named after their values")
+    sweep = read_sweep(_file(args))
+    if args.seed is not None and sweep.method == "grid":
+        raise ValueError("--seed is of a random search; a grid's seeds are the values of its parameter seed")
+    combinations = sweep.combinations(args.trials, args.seed or 0)
     folder = args.dir or Path("runs") / sweep.name
     constant = [name for name, parameter in sweep.parameters.items() if _is_constant(parameter)]
     jobs = []
@@ -106,6 +116,16 @@ def plan(args: argparse.Namespace) -> list[Job]:
     if len({job.trial.folder for job in jobs}) < len(jobs):
         raise ValueError(f"{args.file}: two trials would have one name; give their values different names or numbers")
     return jobs
+
+
+def _file(args: argparse.Namespace) -> Path:
+    """The sweep file; a setting's value that stands apart from it, before FILE, was taken for the file."""
+    try:
+        return find_config(args.file)
+    except FileNotFoundError as error:
+        apart = any(word.startswith("--") and "=" not in word for word in args.settings)
+        hint = "; FILE stands before the settings, or write them as --KEY=VALUE" if apart else ""
+        raise FileNotFoundError(f"{error}{hint}") from error
 
 
 def _is_constant(parameter: dict[str, object]) -> bool:

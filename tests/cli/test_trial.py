@@ -1,5 +1,6 @@
 """Trials: their grammar, their figures, and going on after being stopped; and local sweeps of them."""
 
+import argparse
 import json
 import os
 import shlex
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mae_lightning.commands.stages import Stage, StageRecord
+from mae_lightning.commands import sweep
+from mae_lightning.commands.stages import Stage, StageRecord, write_json
 from mae_lightning.commands.sweep import environment
 from mae_lightning.commands.sweep_file import read_sweep
 from mae_lightning.commands.trial import _encoder_for, parse
@@ -295,6 +297,19 @@ def test_random_search_is_seeded_and_within_bounds(here):
         (("{values: [0.25, 0.5, 0.75]}", "{min: 0, max: 1}"), "a grid needs values"),
         (("trial", "fit"), "the command must be"),
         (("parameters", "params"), "is no sweep file"),
+        (("{values: [0.25, 0.5, 0.75]}", "3"), "mask_ratio: expected a mapping such as {values: [0.5, 0.75]}, not 3"),
+        (("[0.25, 0.5, 0.75]", "3"), "mask_ratio: values is a list with something in it, not 3"),
+        (("[0.25, 0.5, 0.75]", "[]"), "mask_ratio: values is a list with something in it, not []"),
+        (("0.75]}", "0.75]"), "three.yaml is no YAML: "),
+        (("values: [0.25, 0.5, 0.75]", "min: 1e-4, max: 1"), "min '1e-4' is no number; YAML takes 1e-4 for text"),
+        (("values: [0.25, 0.5, 0.75]", "min: 2, max: 1"), "min 2 is above max 1"),
+        (
+            ("values: [0.25, 0.5, 0.75]", "distribution: log_uniform_values, min: 0, max: 1"),
+            "log_uniform_values needs a min above 0, not 0",
+        ),
+        (("0.75]}", "0.75], probabilities: [1]}"), "probabilities is a list of as many numbers as values"),
+        (("method: grid", "method: random\nrun_cap: few"), "run_cap 'few' is no number of trials"),
+        (("command: [", "command: 3 #"), "the command must be"),
     ],
 )
 def test_what_needs_a_server_or_is_no_sweep_is_said(cli, here, change, said):
@@ -303,6 +318,47 @@ def test_what_needs_a_server_or_is_no_sweep_is_said(cli, here, change, said):
     assert outcome.code == 2
     assert said in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["three.yaml", "--run.dir=elsewhere"], "not --run.dir but --dir FOLDER"),
+        (["three.yaml", "--run.name", "mine"], "not --run.name but --dir FOLDER"),
+        (["three.yaml", "--trials=0"], "--trials 0: at least one trial is run"),
+        (["three.yaml", "--trials=-1"], "--trials -1: at least one trial is run"),
+        (["three.yaml", "--seed=1"], "--seed is of a random search"),
+        (["--all.trainer.devices", "2", "three.yaml"], "config '2' is neither a file nor a shipped config"),
+        (["--all.trainer.devices", "2", "three.yaml"], "FILE stands before the settings"),
+    ],
+)
+def test_what_a_sweep_does_not_take(cli, here, words, said):
+    (here / "three.yaml").write_text(SWEEP)
+    outcome = cli("sweep", *words, "--dry-run")
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_null_is_a_value_of_a_sweep(cli, here):
+    (here / "three.yaml").write_text(SWEEP.replace("0.25", "null"))
+    words = shlex.split(cli("sweep", "three.yaml", "--dry-run").out.splitlines()[0])
+    assert "--pretrain.model.init_args.mask_ratio=null" in words
+    assert words[-1] == "--run.name=mask_ratio=null"
+
+
+def test_a_trial_whose_record_hides_a_setting_is_run_again(cli, here):
+    (here / "three.yaml").write_text(SWEEP)
+    parser = argparse.ArgumentParser()
+    sweep.add_arguments(parser)
+    args, _ = parser.parse_known_args(["three.yaml"])
+    args.settings = []
+    (job, *_) = sweep.plan(args)
+    name = "pretrain.model.init_args.mask_ratio"
+    for value, is_finished in (("0.25", True), ("***", False)):
+        record = {"parameters": job.trial.parameters | {name: value}, "finished": True}
+        write_json(job.trial.folder / "trial.json", record)
+        assert job.is_finished == is_finished
 
 
 def test_a_tiny_trial_from_pretraining_to_evaluation(program, here, small, shard, held_out):
