@@ -25,14 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report, and prints its tables."""
     from mae_lightning.tracking import log_table
-    from mae_lightning.tracking.comparison import compare
+    from mae_lightning.tracking.comparison import compare, why_left_out
     from mae_lightning.tracking.report_pages import write_report
     from mae_lightning.tracking.report_tables import plain_rows, sentences, tables
     from mae_lightning.tracking.trials import read_trials
 
-    trials, unfinished = read_trials(args.runs)
+    found, unfinished = read_trials(args.runs)
     for folder in unfinished:
         print(f"left out, not finished or of no study: {folder}")
+    reasons = [why_left_out(trial) for trial in found]
+    for reason in filter(None, reasons):
+        print(f"left out: {reason}")
+    trials = [trial for trial, reason in zip(found, reasons, strict=True) if reason is None]
     if not trials:
         raise ValueError(
             f"no finished trial of a study in {', '.join(map(str, args.runs))}; sweep runs the missing ones"

@@ -138,11 +138,23 @@ class StageRecord:
     def read(cls, folder: Path) -> "StageRecord | None":
         """The record in a folder, if there is one."""
         path = folder / RECORD
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+        return cls(**read_json(path)) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """Leaves it in the folder."""
         write_json(folder / RECORD, vars(self))
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged; take it away, and the same command writes it anew") from error
 
 
 def write_json(path: Path, content: Any) -> None:

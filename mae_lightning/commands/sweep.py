@@ -1,7 +1,6 @@
 """``sweep``: the trials of a W&B sweep file, run here."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from mae_lightning.commands.configs import find_config
-from mae_lightning.commands.stages import last_word, permissions, terminable
+from mae_lightning.commands.stages import last_word, permissions, read_json, terminable
 from mae_lightning.commands.sweep_file import combination_name, read_sweep, shell_line
 from mae_lightning.commands.trial import TRIAL, Trial, parse
 from mae_lightning.secrets import HIDDEN
@@ -53,7 +52,7 @@ class Job:
         path = self.trial.folder / TRIAL
         if not path.is_file():
             return False
-        record = json.loads(path.read_text())
+        record = read_json(path)
         old, new = record["parameters"], self.trial.parameters
         hidden = {name: new[name] for name, value in old.items() if value == HIDDEN and name in new}
         if old | hidden != new:

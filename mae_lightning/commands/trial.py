@@ -1,7 +1,6 @@
 """``trial``: pretraining, then fine-tuning or probing, then evaluation, as one run with one id and fixed figures."""
 
 import argparse
-import json
 import os
 import re
 import time
@@ -22,6 +21,7 @@ from mae_lightning.commands.stages import (
     StageRecord,
     parse_settings,
     permissions,
+    read_json,
     run_program,
     short_digest,
     sole_worker,
@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         )
     args.settings += permissions(args.allowed_imports)
     trial = plan(args)
+    check_study(trial.study)
     check_folder(trial)
     with terminable():
         record = _Execution(trial, _board(args, trial)).run()
@@ -180,6 +181,18 @@ def default_name(stages: tuple[Stage, ...], seed: int) -> str:
     return f"{recipe}-{short_digest([*(stage.digest for stage in stages), seed])}"
 
 
+def check_study(name: str | None) -> None:
+    """Makes sure that report will know the study.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name is not None:
+        from mae_lightning.tracking.studies import find_study
+
+        find_study(name)
+
+
 def check_folder(trial: Trial) -> None:
     """Makes sure that what the trial's folder holds is of this very trial; stages may be added.
 
@@ -187,7 +200,7 @@ def check_folder(trial: Trial) -> None:
         ValueError: The seed, a stage's settings or the encoder that it started from are others.
     """
     path = trial.folder / TRIAL
-    old = json.loads(path.read_text()) if path.is_file() else {"seed": trial.seed, "parameters": {}}
+    old = read_json(path) if path.is_file() else {"seed": trial.seed, "parameters": {}}
     before = {name: Path(name) for name in TRAINED if name in old["parameters"]}
     now = {stage.name: Path(stage.name) for stage in trial.stages if stage.name in TRAINED}
     fits = int(old["seed"]) == trial.seed

@@ -134,6 +134,19 @@ class Comparison:
         return Verdict(one.row.label, other.row.label, column, paper, ours)
 
 
+def why_left_out(trial: TrialRecord) -> str | None:
+    """Why a trial has no place in its study's table; None where it has one."""
+    try:
+        study, _ = find_study(trial.study)
+    except ValueError as error:
+        return f"{trial.folder}: {error}"
+    try:
+        _place(trial, study)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def compare(trials: Sequence[TrialRecord]) -> list[Comparison]:
     """The studies that the trials belong to.
 

@@ -10,6 +10,7 @@ from mae_lightning.tracking.trial_board import FACTS
 from mae_lightning.tracking.wandb_file import OfflineRun, read_offline_run
 
 TRIAL, REPORT = "trial.json", "report.json"
+CONTENT = ("study", "seed", "parameters", "code", "finished", "metrics", "draws", "stages")
 WANDB = ".wandb"
 
 
@@ -57,11 +58,11 @@ def read_trials(places: Sequence[Path]) -> tuple[list[TrialRecord], list[Path]]:
 
     Raises:
         FileNotFoundError: A place is not there, or holds no trial.
-        ValueError: A ``.wandb`` file is damaged.
+        ValueError: A record or a ``.wandb`` file is damaged.
     """
     finished, unfinished = [], []
     for place in places:
-        found = [(path.parent, json.loads(path.read_text())) for path in sorted(place.rglob(TRIAL))]
+        found = [(path.parent, _read(path)) for path in sorted(place.rglob(TRIAL))]
         found += _offline_trials(place)
         if not found and not (place / REPORT).is_file():  # an earlier report lies beside the trials that a glob names
             raise FileNotFoundError(f"{place} has no trial in it; name the folder of a trial, or of a sweep's trials")
@@ -71,6 +72,15 @@ def read_trials(places: Sequence[Path]) -> tuple[list[TrialRecord], list[Path]]:
             else:
                 unfinished.append(folder)
     return finished, unfinished
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A trial's own record."""
+    try:
+        content = json.loads(path.read_text())
+        return {name: content[name] for name in CONTENT}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; take it away, and its trial's command writes it anew") from error
 
 
 def _offline_trials(place: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -173,6 +173,22 @@ def test_a_folder_keeps_its_trial(cli, here, fake, others):
     assert calls(here) == ["pretrain", "finetune"]
 
 
+def test_a_misspelt_study_is_said_before_anything(cli, here, fake):
+    outcome = cli("trial", *STAGES, fake, "--run.name=t", "--study=quickstart/table_1x")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: there is no study 'table_1x'; there are table_1a, ")
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["trial.json", "pretrain/stage.json"])
+def test_a_damaged_record_is_one_line(cli, here, name):
+    (here / "runs/t/pretrain").mkdir(parents=True)
+    (here / "runs/t" / name).write_text("{")
+    outcome = cli("trial", *STAGES, "--run.name=t")
+    said = f"error: runs/t/{name} is damaged; take it away, and the same command writes it anew\n"
+    assert (outcome.code, outcome.err) == (2, said)
+
+
 def test_a_stage_may_be_added(cli, here, fake):
     assert cli("trial", *STAGES, fake, "--run.name=t").code == 0
     assert cli("trial", *STAGES, fake, "--run.name=t", "--probe=quickstart/linear_probe").code == 0
