@@ -1,5 +1,6 @@
 """What is done to the arguments before LightningCLI sees them."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,19 @@ def take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:
             raise ValueError(f"--allow-import needs the name of a package, such as my_masks, not {package!r}")
         packages.append(package)
     return rest, packages
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Says on a command's help page that it takes what fit takes; argparse leaves that alone, and so in its order."""
+    text = "--config RECIPE, --config OVERLAY and --key=value, as often as need be; what comes later wins"
+    parser.add_argument_group("what fit would be given", text)
+
+
+def config_names(arguments: Sequence[str]) -> list[str]:
+    """The configs as they were named, in their order."""
+    words = iter(arguments)
+    parts = (word.partition("=") for word in words)
+    return [value if equals else next(words, "") for option, equals, value in parts if option in CONFIG_OPTIONS]
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -1,8 +1,11 @@
 """``doctor``: looks at everything a long run needs, on every rank, within a minute."""
 
 import argparse
+import math
 import os
 import sys
+
+from mae_lightning.cli.arguments import add_settings, config_names
 
 SECONDS = 20.0
 """Two of its waits in vain, and it is still done within a minute."""
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.usage = "%(prog)s --config RECIPE [--config OVERLAY] [--timeout SECONDS] [--key=value]"
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--config", action="append", default=[], metavar="RECIPE", help="what fit would be given")
+    add_settings(parser)
     parser.add_argument(
         "--timeout",
         type=float,
@@ -35,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines this rank, meets the others, and on rank 0 prints what was found."""
-    if not args.config:
+    if not config_names(args.settings):
         raise ValueError("nothing to look at: give --config RECIPE")
-    if args.timeout <= 0:
-        raise ValueError(f"--timeout {args.timeout:g}: must be above 0")
+    if not 0 < args.timeout < math.inf:
+        raise ValueError(f"--timeout {args.timeout:g}: must be above 0 and have an end")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its retries are told in one line of ours
     from mae_lightning.cli.configured import read_configured
     from mae_lightning.cli.examination import Examination, consult
@@ -48,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from mae_lightning.planning.checks.ranks import read_launch
 
     hush()
-    arguments = [*(f"--config={name}" for name in args.config), *args.settings]
-    configured = read_configured(arguments, ImportPolicy(args.allowed_imports))
-    is_well = consult(Examination(arguments, configured, read_launch(), args.timeout))
+    configured = read_configured(args.settings, ImportPolicy(args.allowed_imports))
+    is_well = consult(Examination(args.settings, configured, read_launch(), args.timeout))
     if is_any_left_behind():  # its threads would keep the process from ending
         sys.stdout.flush()
         os._exit(int(not is_well))

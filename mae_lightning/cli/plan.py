@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mae_lightning.cli.arguments import add_settings, config_names
 from mae_lightning.cli.kept import add_out, check_out, keep
 from mae_lightning.planning.hardware import GPUS, PRECISIONS, precision_of
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s --config RECIPE [--config OVERLAY] [options] [--key=value]"
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--config", action="append", default=[], metavar="RECIPE", help="what fit would be given")
+    add_settings(parser)
     add("--gpu", choices=GPUS, default="h100", help="kind of GPU (default: h100)")
     add("--devices", type=_count, metavar="N", help="GPUs a node (default: the config's, else 1)")
     add("--nodes", type=_count, metavar="N", help="(default: the config's)")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     check_out(args.out)
     if args.measure_network:
         return _measure_network(args.out)
-    if not args.config:
+    if not config_names(args.settings):
         raise ValueError("nothing to plan: give --config RECIPE, such as imagenet/pretrain_large")
     from mae_lightning.planning.wording import lines_of
 
@@ -97,8 +98,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
 
     hush()
     measured = images_a_core_of(args.bench) if args.bench else None
-    arguments = [*(f"--config={name}" for name in args.config), *args.settings]
-    configured = read_configured(arguments, ImportPolicy(args.allowed_imports))
+    configured = read_configured(args.settings, ImportPolicy(args.allowed_imports))
     setting = _setting(args, configured)
     facts = _facts(args, configured)
     split_batch(facts.global_batch_size, setting.size)  # fails here, before anything is counted
@@ -113,7 +113,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         setting = _at_pace(setting, costs[0].flops, args.images_per_second)
     trainer = configured.trainer
     return make_plan(
-        "+".join(args.config),
+        "+".join(config_names(args.settings)),
         costs[0],
         setting,
         facts,

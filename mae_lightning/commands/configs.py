@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists, prints or copies."""
+    if args.copy_to is not None and args.name is not None:
+        raise ValueError(f"configs: either {args.name}, to print it, or --copy-to, which copies all of them")
     if args.copy_to is not None:
         return _copy(args.copy_to)
     if args.name is not None:

@@ -79,6 +79,9 @@ def test_configs_copies_all_and_overwrites_nothing(cli: Callable, here: Path) ->
     outcome = cli("configs", "--copy-to", "mine")
     assert outcome.code == 2
     assert outcome.err == "error: mine is already there; --copy-to makes a new folder and overwrites nothing\n"
+    outcome = cli("configs", "quickstart/pretrain", "--copy-to", "other")
+    line = "configs: either quickstart/pretrain, to print it, or --copy-to, which copies all of them"
+    assert (outcome.code, outcome.err) == (2, f"error: {line}\n")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ def test_a_recipe_without_its_data(cli: Callable) -> None:
     assert figures["feeding"]["is_measured"] is False
 
 
+def test_configs_and_settings_keep_their_order(cli: Callable) -> None:
+    outcome = cli("plan", "--trainer.max_epochs=1", "-c", "quickstart/pretrain", "--out=p.json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("quickstart/pretrain on 1 GPU")
+    assert json.loads(Path("p.json").read_text())["steps"] == 18 * (5000 // 64)
+    Path("my.yaml").write_text("seed_everything: null\n")
+    outcome = cli("doctor", "--config=quickstart/pretrain", "--seed_everything=5", "-c", "my.yaml")
+    line = "seed_everything: expected true or false or an integer, not null (in my.yaml)"
+    assert (outcome.code, outcome.err) == (2, f"error: {line}\n")
+
+
 def test_figures_that_are_given(cli: Callable) -> None:
     Path("link.json").write_text('{"latency": 1e-4, "bandwidth": 1e9}')
     Path("bench.json").write_text('{"costs": {"whole": {"median": 4.0}}}')
