@@ -136,12 +136,13 @@ def read_configured(arguments: Sequence[str], policy: ImportPolicy | None = None
     policy = policy or ImportPolicy()
     policy.enforce()
     resolved, _ = resolve_configs(arguments)
+    diagnosis = Diagnosis("fit", resolved, linked=FROM_DATA, policy=policy)
     try:
         configured = Configured(_parser().parse_args(resolved))
     except ParseError as error:
-        Diagnosis("fit", resolved, linked=FROM_DATA, policy=policy).check()
+        diagnosis.check()
         raise ValueError(most_telling_line(str(error))) from error
-    Diagnosis("fit", resolved, linked=FROM_DATA, policy=policy).check_nulls()
+    diagnosis.check_parsed(configured.seed)
     return configured
 
 

@@ -28,6 +28,7 @@ GROUPS: dict[str, type] = {"trainer": Trainer, "run": Run}
 VALUES: dict[str, Any] = {"seed_everything": bool | int, "ckpt_path": str | None}
 NOT_FOR_FIT = "fit goes on from its own run; to start from other weights, set model.init_args.init_from"
 BARE_WORD = "; a bare on, off, yes or no is true or false in YAML: put it in quotes"
+MAX_SEED = 2**32 - 1
 SPEC = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -48,14 +49,16 @@ class Diagnosis:
         self.settings: Settings = read_settings(arguments)
         self.command, self.linked, self.policy = command, linked, policy
 
-    def check_nulls(self) -> None:
-        """Goes through everything where something is null: jsonargparse takes that for any setting.
+    def check_parsed(self, seed: bool | int | None) -> None:
+        """Looks at what jsonargparse lets pass: null for any setting, and seeds that numpy does not take.
 
         Raises:
             ValueError: The first setting that does not fit, and what would be right.
         """
         if self.settings.nulls:
             self.check()
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise self._error("seed_everything", f"expected 0 to {MAX_SEED}, not {seed}")
 
     def check(self) -> None:
         """Goes through everything.

@@ -1,7 +1,8 @@
 """A mistake of the user's is one line; a bug keeps its stack trace.
 
 What this package raises on purpose as ValueError or FileNotFoundError speaks to the user, wherever it is raised: in a
-constructor, in a training step, in a loader's worker process. Everything else is a bug, of ours or of a library.
+constructor, in a training step, in a loader's worker process; and a file that the system refuses names itself.
+Everything else is a bug, of ours or of a library.
 """
 
 import os
@@ -69,7 +70,7 @@ def one_line(error: BaseException) -> str | None:
         message = _out_of_memory(link) or _from_worker(link) or _raised_here(link)
         if message is not None:
             return " ".join(message.split())
-    return None
+    return _refused_file(error)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -90,6 +91,15 @@ def _raised_here(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename and frames[-1].filename.startswith(PACKAGE):
         return f"{error.filename} does not exist"
     return str(error) if _is_deliberate(frames[-1].filename, frames[-1].line or "raise") else None
+
+
+def _refused_file(error: BaseException) -> str | None:
+    """What the system says of a file that this package works with, such as one in a folder that is not there."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    is_ours = any(frame.filename.startswith(PACKAGE) for frame in frames)
+    return f"{error.filename}: {error.strerror}" if is_ours else None
 
 
 def _is_deliberate(filename: str, line: str) -> bool:

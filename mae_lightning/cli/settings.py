@@ -92,7 +92,7 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ValueError: It is no YAML; the message has line and column.
+        ValueError: It is no YAML, with line and column, or no text.
     """
     try:
         return yaml.safe_load(path.read_text())
@@ -100,6 +100,8 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{path}{place}: {error.problem}; this is not valid YAML") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no UTF-8; save the file as that") from error
 
 
 def _included(value: Any, folder: Path) -> Any:

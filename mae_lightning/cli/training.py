@@ -120,13 +120,13 @@ class TrainingCLI(LightningCLI):
         Raises:
             ValueError: A setting does not fit; one line with what would be right.
         """
+        diagnosis = Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy)
         try:
             self.config = parser.parse_args(args)
         except ParseError as error:
-            Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy).check()
+            diagnosis.check()
             raise ValueError(most_telling_line(str(error))) from error
-        diagnosis = Diagnosis(self.command, args, linked=FROM_DATA, policy=self.policy)
-        diagnosis.check_nulls()
+        diagnosis.check_parsed(self.config.seed_everything)
         self.given = diagnosis.settings.origins
 
     # ---------------------------------------------------------------- objects
@@ -183,7 +183,7 @@ class TrainingCLI(LightningCLI):
         own.append(TimeLimits(self.watchdog))
         try:
             return self._instantiate_trainer(settings, without_replaced(own, settings["callbacks"]))
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             raise ValueError(f"trainer: {error} (see configs/trainer, --config trainer/cpu for no GPU)") from error
 
     def _loggers(self, configured: Logger | list[Logger] | bool | None) -> Logger | list[Logger] | bool:

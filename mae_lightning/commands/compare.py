@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints a row a seed, both means, and the difference."""
     from mae_lightning.evaluation.paired import paired_difference
 
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     first, second = _by_seed(args.first), _by_seed(args.second)
     if first.keys() != second.keys():
         raise ValueError(

@@ -61,11 +61,13 @@ class TransformerDecoder(Decoder):
         mlp_ratio: Hidden channels of a block's MLP over ``dim``.
 
     Raises:
-        ValueError: ``dim`` is not a multiple of ``num_heads``.
+        ValueError: There is no block, or ``dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(self, *, depth: int = 8, dim: int = 512, num_heads: int = 16, mlp_ratio: float = 4.0) -> None:
         super().__init__()
+        if depth < 1:
+            raise ValueError(f"a decoder of depth {depth} is none; it has at least 1 block")
         if dim % num_heads:
             raise ValueError(f"a decoder of width {dim} cannot be split into {num_heads} heads; use a multiple of it")
         self.depth, self.dim, self.num_heads, self.mlp_ratio = depth, dim, num_heads, mlp_ratio

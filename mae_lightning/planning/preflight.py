@@ -35,6 +35,8 @@ def preflight(model: nn.Module, data: object, trainer: Mapping[str, Any], folder
     Raises:
         ValueError: Something will not do; names what to do.
     """
+    if trainer.get("val_check_interval") == 0:
+        raise ValueError("trainer.val_check_interval 0: give batches, at least 1, or a share of an epoch above 0.0")
     launch = read_launch()
     red = [finding for finding in quick_checks(model, data, trainer, folder, launch) if finding.ok is False]
     if red:

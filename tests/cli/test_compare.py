@@ -53,6 +53,17 @@ def test_a_run_is_complete_after_its_last_epoch_or_its_last_step(
     assert outcome.code == 0, outcome.err
 
 
+def test_figures_go_into_a_folder_that_is_made_or_is_refused(
+    cli: Cli, arms: tuple[list[str], list[str]], here: Path
+) -> None:
+    words = ("compare", arms[0][0], "--with", arms[1][0], "--json")
+    assert cli(*words, "new/out.json").code == 0
+    assert json.loads(Path("new/out.json").read_text())["seeds"] == [0]
+    (here / "file").touch()
+    outcome = cli(*words, "file/out.json")
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", "error: file: File exists\n")
+
+
 def test_a_tie_is_called_a_tie(cli: Cli, arms: tuple[list[str], list[str]], here: Path) -> None:
     close = [make_run(here / f"close-{seed}", seed, [0, value]) for seed, value in enumerate((0.82, 0.82, 0.87))]
     outcome = cli("compare", *arms[0], "--with", *close)

@@ -13,7 +13,7 @@ from mae_lightning.cli import errors
 from mae_lightning.cli.errors import causes, exit_code, one_line
 
 SOURCE = """
-import json
+import json, pathlib, shutil
 def on_purpose():
     raise ValueError(
         "size 3 is too small;\\n"
@@ -23,6 +23,10 @@ def missing():
     raise FileNotFoundError("no file x")
 def opened():
     open("/nowhere/x")
+def written():
+    pathlib.Path("/nowhere/x").write_text("")
+def found_in_a_folder():
+    shutil.copytree("/nowhere", "/elsewhere")
 def bug():
     return int("three")
 def other_kind():
@@ -76,6 +80,12 @@ def test_what_the_package_raises_on_purpose_is_one_line(module: ModuleType) -> N
 
 def test_a_file_that_is_not_there_is_one_line(module: ModuleType) -> None:
     assert line_of(module.opened) == "/nowhere/x does not exist"
+    assert line_of(module.written) == "/nowhere/x: No such file or directory"
+    assert line_of(module.found_in_a_folder) == "/nowhere: No such file or directory"
+
+
+def test_a_file_that_a_library_alone_looks_for_is_a_bug() -> None:
+    assert line_of(lambda: Path("/nowhere/x").write_text("")) is None
 
 
 @pytest.mark.parametrize("name", ["bug", "other_kind", "library"])

@@ -122,6 +122,14 @@ def test_arguments_beside_class_path(cli: Callable, here: Path) -> None:
             "--data.init_args.seed=4",
             "data.init_args.seed follows seed_everything; set --seed_everything instead",
         ),
+        ("--seed_everything=-1", "seed_everything: expected 0 to 4294967295, not -1"),
+        ("--seed_everything=4294967296", "seed_everything: expected 0 to 4294967295, not 4294967296"),
+        ("--trainer.devices=0", "trainer.devices 0: a run has at least 1"),
+        (
+            "--trainer.val_check_interval=0",
+            "trainer.val_check_interval 0: give batches, at least 1, or a share of an epoch above 0.0",
+        ),
+        ("--model.init_args.decoder.init_args.depth=-1", "a decoder of depth -1 is none; it has at least 1 block"),
         ("--seed_everything=x", "seed_everything: expected true or false or an integer, not 'x'"),
         (
             "--data.init_args.augmentation=5",
@@ -205,6 +213,18 @@ def test_config_that_is_no_yaml(cli: Callable, here: Path) -> None:
     outcome = cli("fit", "--config=my.yaml")
     assert outcome.err.startswith("error: my.yaml, line 3, column 2: ")
     assert outcome.err.endswith("; this is not valid YAML\n")
+    assert outcome.err.count("\n") == 1
+
+
+def test_config_that_is_no_text(cli: Callable, here: Path) -> None:
+    (here / "my.yaml").write_bytes(b"# Caf\xe9\ntrainer: {}\n")
+    check(cli, "my.yaml: byte 5 is no UTF-8; save the file as that", QUICKSTART, "--config=my.yaml")
+
+
+def test_devices_that_are_no_number(cli: Callable) -> None:
+    outcome = cli("fit", "--run.wandb=off", "--trainer.accelerator=cpu", QUICKSTART, "--trainer.devices=abc")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: trainer: `devices` selected with `CPUAccelerator` should be an int > 0.")
     assert outcome.err.count("\n") == 1
 
 

@@ -56,6 +56,11 @@ def test_configs_and_settings_keep_their_order(cli: Callable) -> None:
     assert (outcome.code, outcome.err) == (2, f"error: {line}\n")
 
 
+def test_doctor_waits_for_a_number_of_seconds(cli: Callable) -> None:
+    outcome = cli("doctor", "--config=quickstart/pretrain", "--timeout=nan")
+    assert (outcome.code, outcome.err) == (2, "error: --timeout nan: must be above 0 and have an end\n")
+
+
 def test_figures_that_are_given(cli: Callable) -> None:
     Path("link.json").write_text('{"latency": 1e-4, "bandwidth": 1e9}')
     Path("bench.json").write_text('{"costs": {"whole": {"median": 4.0}}}')
@@ -81,6 +86,7 @@ MISTAKES = {
     "--config quickstart/pretrain --trainer.max_epoch=3": "trainer.max_epoch",
     "--config no/such": "config 'no/such' is neither a file nor a shipped config",
     "--config quickstart/finetune --data.init_args.train=x.tar": "the number of classes is unknown",
+    "--config quickstart/pretrain --seed_everything=-1": "seed_everything: expected 0 to 4294967295, not -1",
     "--measure-network": "--measure-network needs processes: torchrun --nproc-per-node=2",
 }
 

@@ -120,7 +120,18 @@ def accelerator_of(settings: Mapping[str, Any]) -> str:
 
 
 def devices_of(settings: Mapping[str, Any]) -> int:
-    """Devices on each machine, as Lightning counts them."""
+    """Devices on each machine, as Lightning counts them.
+
+    Raises:
+        ValueError: There are none.
+    """
+    count = _counted_devices(settings)
+    if count < 1:
+        raise ValueError(f"trainer.devices {settings.get('devices')}: a run has at least 1")
+    return count
+
+
+def _counted_devices(settings: Mapping[str, Any]) -> int:
     asked = settings.get("devices")
     if isinstance(asked, list):
         return len(asked)
