@@ -200,7 +200,7 @@ def check_folder(trial: Trial) -> None:
         ValueError: The seed, a stage's settings or the encoder that it started from are others.
     """
     path = trial.folder / TRIAL
-    old = read_json(path) if path.is_file() else {"seed": trial.seed, "parameters": {}}
+    old: dict[str, Any] = read_json(path) if path.is_file() else {"seed": trial.seed, "parameters": {}}
     before = {name: Path(name) for name in TRAINED if name in old["parameters"]}
     now = {stage.name: Path(stage.name) for stage in trial.stages if stage.name in TRAINED}
     fits = int(old["seed"]) == trial.seed
