@@ -12,6 +12,7 @@
 set -euo pipefail
 
 marker="runs/${NAME:?give the run a NAME}/REQUEUE"
+rm -f "$marker" # of an earlier start: it would hide a failure of this one
 python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node-rank="${NODE_RANK:-${JOB_COMPLETION_INDEX:-0}}" \

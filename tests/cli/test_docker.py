@@ -113,6 +113,29 @@ def test_launch_saves_when_it_is_told_to_go(tmp_path: Path) -> None:
     assert "SIGUSR1 after" in (tmp_path / "runs/run" / MARKER).read_text()
 
 
+@pytest.mark.parametrize("script", ["launch.sh", "slurm/fit.sbatch"])
+@pytest.mark.parametrize(
+    ("does", "code", "wants_more"),
+    [("exit 3", 3, False), (f"echo told > runs/run/{MARKER}; exit 75", REQUEUE_CODE, True), ("exit 0", 0, False)],
+)
+def test_a_marker_of_an_earlier_start_counts_for_nothing(
+    script: str, does: str, code: int, wants_more: bool, tmp_path: Path
+) -> None:
+    """With a training that does nothing else."""
+    (tmp_path / "runs/run").mkdir(parents=True)
+    (tmp_path / "runs/run" / MARKER).write_text("stale\n")
+    programs = {"python": does, "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"', "scontrol": "touch asked"}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    given = os.environ | {"NAME": "run", "SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(DOCKER / script)], cwd=tmp_path, env=given, check=False)
+    if script == "launch.sh":
+        assert done.returncode == code
+    else:
+        assert (done.returncode, (tmp_path / "asked").exists()) == (0 if wants_more else code, wants_more)
+
+
 @pytest.mark.slow
 def test_sbatch_queues_itself_again_until_it_is_complete(tmp_path: Path) -> None:
     """With an srun that starts one task here and an scontrol that writes down what it was asked."""
