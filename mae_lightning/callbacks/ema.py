@@ -1,6 +1,7 @@
 """A moving average of the weights, refused where it could not follow them."""
 
 import warnings
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -13,7 +14,8 @@ HORIZONS = 5
 class WeightEMA(EMAWeightAveraging):
     """Validates and saves the exponential moving average of the weights (paper Table 11: decay 0.9999).
 
-    The average starts at the weights after the first step.
+    The average starts at the weights after the first step. During a validation, until its probes and pictures are done,
+    the model has the average and the average's place holds the weights that train.
 
     Args:
         decay: Share of the average that a step leaves.
@@ -24,6 +26,7 @@ class WeightEMA(EMAWeightAveraging):
             raise ValueError(f"decay {decay:g} must be between 0 and 1")
         super().__init__(decay=decay)
         self.decay = decay
+        self._is_swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the average.
@@ -38,6 +41,27 @@ class WeightEMA(EMAWeightAveraging):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You're using the WeightAveraging callback with a model that overrides")
             super().setup(trainer, pl_module, stage)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the average to the model."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._is_swapped = self._average_model is not None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits, unlike Lightning's: probes and pictures of this moment, of whatever callback, are of the average."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the model the weights that train back."""
+        if self._is_swapped:
+            self._swap_models(pl_module)
+            self._is_swapped = False
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Saves the average as the model's weights, and beside them those that train, in a validation too."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._is_swapped:
+            average, training = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint |= {"state_dict": average, "current_model_state": training}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that the run is long enough.
