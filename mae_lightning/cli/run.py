@@ -56,10 +56,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a checkpoint got: epochs that are complete, and optimiser steps."""
+    """How far a checkpoint got.
+
+    Attributes:
+        epochs: Those that are complete.
+        steps: Optimiser steps.
+        validation_pending: The validation after the last step, if one was due, has not finished.
+    """
 
     epochs: int
     steps: int
+    validation_pending: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def decide(
     if changed is not None:
         raise ValueError(f"{folder} holds a run of another config: {changed}; take another --run.name")
     reached = f"{saved.epochs} epochs, {saved.steps} steps"
-    if _reaches(saved.epochs, max_epochs) or _reaches(saved.steps, max_steps):
+    if _reaches(saved.epochs, max_epochs) or (_reaches(saved.steps, max_steps) and not saved.validation_pending):
         return Decision("stop", f"{folder}: complete after {reached}; another --run.name starts a new run")
     return Decision("continue", f"{folder}: goes on after {reached}, from {LAST_CHECKPOINT}")
 

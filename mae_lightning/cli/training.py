@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks import LeftOutSteps, NodeMetrics, default_callbacks
 from mae_lightning.callbacks.finite import NonFiniteError
-from mae_lightning.callbacks.preemption import REQUEUE_CODE, Preempted, Preemption, StopRequest
+from mae_lightning.callbacks.preemption import MARKER, REQUEUE_CODE, Preempted, Preemption, StopRequest
 from mae_lightning.callbacks.time_limits import TimeLimits, Watchdog, outlast
 from mae_lightning.cli.arguments import resolve_configs
 from mae_lightning.cli.diagnosis import Diagnosis, most_telling_line
@@ -29,6 +29,7 @@ from mae_lightning.cli.quiet import hush
 from mae_lightning.cli.run import CONFIG, LAST_CHECKPOINT, Decision, Progress, Run, decide, default_name, next_recipe
 from mae_lightning.cli.saved_config import SavedConfig, changes, plain_settings
 from mae_lightning.commands.configs import configs_folder
+from mae_lightning.data.resume import is_validation_pending
 from mae_lightning.planning.allocator import keep_freed_memory
 from mae_lightning.planning.preflight import preflight
 from mae_lightning.strategies.durable import DurableCheckpointIO, newest_whole, remove_leftovers
@@ -217,6 +218,7 @@ class TrainingCLI(LightningCLI):
         if self.decision is not None:
             rank_zero_only(print)(self.decision.line, flush=True)
             if self.decision.action == "stop":
+                rank_zero_only((self.folder / MARKER).unlink)(missing_ok=True)  # a launcher need not start it again
                 return 0
         outlast(self.trainer.strategy, self.run_settings.limits)
         try:
@@ -292,7 +294,7 @@ def read_progress(checkpoint: Path) -> Progress:
     content = read_rest(checkpoint) if is_sharded(checkpoint) else read_checkpoint(checkpoint)
     try:
         epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return Progress(epochs=int(epochs), steps=int(content["global_step"]))
+        return Progress(int(epochs), int(content["global_step"]), is_validation_pending(content))
     except KeyError as error:
         raise ValueError(
             f"checkpoint {checkpoint} holds no training state to go on from; take another --run.name"

@@ -351,7 +351,9 @@ class ShardDataModule(L.LightningDataModule):
             return Position(epochs["processed"])
         step, begun = divmod(batches["processed"], self.accumulation)
         before = trainer.state.stage == RunningStage.TRAINING and batches["completed"] < batches["processed"]
-        within = trainer.state.stage == RunningStage.VALIDATING and trainer.interrupted
+        validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.state_dict()["current"]
+        is_amid = trainer.interrupted or validated["completed"] < validated["processed"]
+        within = trainer.state.stage == RunningStage.VALIDATING and is_amid
         return Position(epochs["processed"], step, validation_pending=not begun and (before or within))
 
     def _position(self) -> tuple[int, int]:

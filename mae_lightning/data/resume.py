@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Position", "align_loops", "difference_of_data"]
+__all__ = ["Position", "align_loops", "difference_of_data", "is_validation_pending"]
 
 NAMED = 5
 """Most shards that a difference names."""
@@ -29,6 +29,11 @@ class Position:
     epoch: int = 0
     step: int = 0
     validation_pending: bool = False
+
+
+def is_validation_pending(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's last validation, if one was due, has not finished."""
+    return bool(checkpoint.get("ShardDataModule", {}).get("position", {}).get("validation_pending"))
 
 
 def difference_of_data(before: Mapping[str, int], now: Mapping[str, int]) -> str:

@@ -47,6 +47,11 @@ def test_a_run_without_a_limit_reached_goes_on(limits: dict[str, int]) -> None:
     assert choose("auto", Progress(3, 120), **limits)[0] == "continue"
 
 
+def test_a_run_whose_last_validation_was_cut_short_goes_on() -> None:
+    assert choose("auto", Progress(3, 120, validation_pending=True), max_epochs=None, max_steps=120)[0] == "continue"
+    assert choose("auto", Progress(3, 120, validation_pending=True), max_epochs=3)[0] == "stop"
+
+
 def test_must_needs_a_checkpoint() -> None:
     with pytest.raises(ValueError, match=r"^--run.resume=must, but runs/x/checkpoints/last.ckpt is not there; "):
         choose("must")
