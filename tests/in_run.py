@@ -21,7 +21,8 @@ class StopAt(Callback):
     Args:
         moment: When; a validation is one of ``test``, too.
         signal: Which.
-        target: Whom: the first process, the last, all of them, what started them, or a loader's worker of the last.
+        target: Whom: the first process, the last, all of them, what started them, all of these and the loader's workers
+            as one group, or a loader's worker of the last.
         times: How often, one after the other.
         after: Optimiser steps that are done before.
     """
@@ -30,7 +31,7 @@ class StopAt(Callback):
         self,
         moment: Literal["start", "step", "save", "validation"] = "step",
         signal: str = "SIGUSR1",
-        target: Literal["first", "last", "all", "launcher", "worker"] = "last",
+        target: Literal["first", "last", "all", "launcher", "group", "worker"] = "last",
         times: int = 1,
         after: int = 0,
     ) -> None:
@@ -43,8 +44,8 @@ class StopAt(Callback):
         self._done = True
         rank, world = trainer.global_rank, trainer.world_size
         is_last = rank == world - 1
-        meant = {"first": rank == 0, "last": is_last, "all": True, "launcher": rank == 0, "worker": is_last}
-        for _ in range(self.times if meant[self.target] else 0):
+        meant = {"all": True, "last": is_last, "worker": is_last}.get(self.target, rank == 0)
+        for _ in range(self.times if meant else 0):
             Path(trainer.default_root_dir, "struck").touch()
             os.kill(self._pid(), signal.Signals[self.signal])
 
@@ -53,6 +54,8 @@ class StopAt(Callback):
             worker = multiprocessing.active_children()[0].pid
             assert worker is not None
             return worker
+        if self.target == "group":
+            return 0  # kill(2): every process of the sender's group
         return os.getppid() if self.target == "launcher" else os.getpid()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

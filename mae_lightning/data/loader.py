@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -50,6 +53,21 @@ def _unchanged(parcel: Any) -> Any:
     return parcel
 
 
+def _heed_the_parent_alone(worker: int) -> None:
+    """Keeps a worker from signals to its whole group: told to go, a run needs its workers until the next step's end.
+
+    The parent's SIGTERM, by which multiprocessing ends its children, still ends it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+
+    def heed() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=heed, name="signals", daemon=True).start()
+
+
 class _Reading(IterableDataset[Parcel]):
     """The stream as each worker reads it: worker w of W gives micro-batches w, w + W, ..., the loader's round robin."""
 
@@ -94,7 +112,13 @@ class Loader:
         self._bad_samples = bad_samples
         self._waiting = waiting
         self._reading = _Reading(stream)
-        self._workers: DataLoader[Parcel] = DataLoader(self._reading, batch_size=None, collate_fn=_unchanged, **options)
+        self._workers: DataLoader[Parcel] = DataLoader(
+            self._reading,
+            batch_size=None,
+            collate_fn=_unchanged,
+            worker_init_fn=_heed_the_parent_alone,
+            **options,
+        )
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch."""

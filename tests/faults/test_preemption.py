@@ -36,15 +36,23 @@ ON_CPU = ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 SHAPES = {
     "one": (PYTHON, ["--config=trainer/cpu"]),
     "ddp": (PYTHON, ["--config=trainer/ddp", *ON_CPU, "--trainer.devices=2"]),
+    "ddp, workers": (
+        PYTHON,
+        ["--config=trainer/ddp", *ON_CPU, "--trainer.devices=2", "--data.init_args.num_workers=2"],
+    ),
     "fsdp": (PYTHON, ["--config=trainer/fsdp", *ON_CPU, "--trainer.devices=2"]),
     "torchrun": (TORCHRUN, ["--config=trainer/ddp", *ON_CPU]),
+    "torchrun, workers": (TORCHRUN, ["--config=trainer/ddp", *ON_CPU, "--data.init_args.num_workers=2"]),
 }
 ORDINARY = [
     ("one", "SIGUSR1", "first", "validation", 1),
     ("ddp", "SIGTERM", "last", "step", 2),
+    ("ddp, workers", "SIGTERM", "group", "step", 1),
 ]
 OTHERS = [
     ("torchrun", "SIGTERM", "launcher", "step", 1),
+    ("torchrun, workers", "SIGTERM", "launcher", "step", 1),
+    ("ddp, workers", "SIGUSR1", "group", "step", 1),
     *(("one", name, "first", moment, 1) for name, moment in product(("SIGTERM", "SIGUSR1"), ("start", "save"))),
     *(("ddp", "SIGTERM", "all", moment, 2) for moment in ("start", "step", "save", "validation")),
     *(("ddp", "SIGUSR1", target, "validation", 1) for target in ("first", "last")),
@@ -53,7 +61,7 @@ OTHERS = [
     *(("torchrun", "SIGTERM", "launcher", moment, 1) for moment in ("save", "validation")),
     ("torchrun", "SIGUSR1", "last", "step", 2),
 ]
-assert len(ORDINARY) + len(OTHERS) == 20
+assert len(ORDINARY) + len(OTHERS) == 23
 
 
 @pytest.mark.parametrize(
@@ -79,11 +87,12 @@ def test_a_run_that_is_told_to_go(
         text=True,
         timeout=120,  # no hang
         check=False,
+        start_new_session=True,
     )
     run = tmp_path / "runs/run"
     assert (run / MARKER).is_file(), done.stderr[-3000:]
-    assert done.returncode == REQUEUE_CODE if shape != "torchrun" else done.returncode != 0
-    assert "Traceback" not in (done.stderr if shape != "torchrun" else "")
+    assert done.returncode == REQUEUE_CODE if launcher is not TORCHRUN else done.returncode != 0
+    assert "Traceback" not in (done.stderr if launcher is not TORCHRUN else "")
     checkpoint = newest_whole(run / "checkpoints/last.ckpt")
     assert checkpoint is not None
     assert checkpoint.name == "last.ckpt"
