@@ -83,7 +83,7 @@ class FiniteNumbers(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the other processes."""
         if stage == "fit" and trainer.world_size > 1:
-            self._votes.meet()
+            self._votes.meet(trainer.strategy)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

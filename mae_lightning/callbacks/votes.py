@@ -2,6 +2,7 @@
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import Strategy
 
 
 class Votes:
@@ -16,9 +17,13 @@ class Votes:
         self._vote = torch.zeros(1, dtype=torch.int32)
         self._pending: dist.Work | None = None
 
-    def meet(self) -> None:
-        """Finds the other processes; all call it, in the same order among what they do together."""
-        group = dist.new_group(backend="gloo")
+    def meet(self, strategy: Strategy) -> None:
+        """Finds the other processes; all call it, in the same order among what they do together.
+
+        Args:
+            strategy: Votes wait for other processes as long as it does.
+        """
+        group = dist.new_group(backend="gloo", timeout=getattr(strategy, "_timeout", None))
         assert isinstance(group, dist.ProcessGroup)
         self._group = group
 

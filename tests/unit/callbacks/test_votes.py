@@ -3,8 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
+from unittest.mock import MagicMock
 
 import pytest
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 
 from mae_lightning.callbacks.preemption import SIGNALS, StopRequest
 from mae_lightning.callbacks.votes import Votes
@@ -38,3 +42,10 @@ def test_alone_one_learns_at_once() -> None:
     votes = Votes()
     assert not votes.cast(False)
     assert votes.cast(True)
+
+
+def test_votes_wait_as_long_as_the_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy, asked = DDPStrategy(timeout=timedelta(days=3)), []
+    monkeypatch.setattr(dist, "new_group", lambda **options: asked.append(options) or MagicMock(spec=dist.ProcessGroup))
+    Votes().meet(strategy)
+    assert asked == [{"backend": "gloo", "timeout": timedelta(days=3)}]
