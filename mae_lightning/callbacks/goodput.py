@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mae_lightning.atomic import write_atomically
 from mae_lightning.callbacks.left_out import LeftOutSteps
+from mae_lightning.callbacks.waiting import around_waits
 from mae_lightning.data import data_of
 from mae_lightning.tracking import log_summary
 from mae_lightning.tracking.unfailing import Unfailing
@@ -26,7 +28,7 @@ class Ledger:
     Attributes:
         wall: Seconds in which a process was there.
         stepping: Seconds of them in training steps, those that were later replayed among them.
-        waiting: Seconds in which training waited for data.
+        waiting: Seconds in which training waited for the loader's batches.
         validating: Seconds of validation.
         saving: Seconds of writing checkpoints.
         starts: How often the run was started.
@@ -75,18 +77,21 @@ class Goodput(Callback):
         self._unfailing = Unfailing(f"writing {self.path}")
         self._is_kept = False
         self.ledger = Ledger()
-        self._counted_until = self._idle_since = self._began = self._paused = time.perf_counter()
+        self._waited = 0.0
+        self._counted_until = self._began = self._paused = time.perf_counter()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Opens the ledger of the run's earlier starts, and times its saving from now on."""
+        """Opens the ledger of the run's earlier starts, a new one if it is torn, and times saving and waiting."""
         self._is_kept = stage == "fit" and not getattr(trainer, "fast_dev_run", False)
         if not self._is_kept:
             return
-        if self.path.is_file():
-            self.ledger = Ledger(**json.loads(self.path.read_text()))
+        with Unfailing(f"reading {self.path}", Exception):
+            if self.path.is_file():
+                self.ledger = Ledger(**json.loads(self.path.read_text()))
         self.ledger.starts += 1
         strategy = trainer.strategy
         strategy.save_checkpoint = self._timed(strategy.save_checkpoint)  # type: ignore[method-assign]
+        around_waits(trainer, self._waiting)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What lies beyond the checkpoint will be made again."""
@@ -94,20 +99,20 @@ class Goodput(Callback):
         self.ledger.reached = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The time of the first step begins."""
-        self._idle_since = time.perf_counter()
+        """The time of the first step begins: what was waited for before was not training."""
+        self._waited = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The wait for the batch is over."""
         self._began = time.perf_counter()
-        self.ledger.waiting += self._began - self._idle_since
+        self.ledger.waiting += self._waited
+        self._waited = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the step, and writes the ledger when the trainer logs."""
-        self._idle_since = time.perf_counter()
-        self.ledger.stepping += self._idle_since - self._began
+        self.ledger.stepping += time.perf_counter() - self._began
         self.ledger.steps += trainer.global_step - self.ledger.reached
         self.ledger.reached = trainer.global_step
         if trainer._logger_connector.should_update_logs:
@@ -120,7 +125,7 @@ class Goodput(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training goes on."""
         self.ledger.validating += time.perf_counter() - self._paused
-        self._idle_since = time.perf_counter()
+        self._waited = 0.0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs the ledger, on the first process."""
@@ -134,13 +139,17 @@ class Goodput(Callback):
         """Keeps what is known."""
         self._write(trainer)
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
     def _timed(self, save: Callable[..., None]) -> Callable[..., None]:
         def timed(*arguments: Any, **options: Any) -> None:
             began = time.perf_counter()
             save(*arguments, **options)
-            took = time.perf_counter() - began
-            self.ledger.saving += took
-            self._idle_since = time.perf_counter()
+            self.ledger.saving += time.perf_counter() - began
 
         return timed
 

@@ -1,10 +1,14 @@
 """The pace of training, and how much of it is waiting for data."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+
+from mae_lightning.callbacks.waiting import around_waits
 
 
 class Stopwatch:
@@ -15,40 +19,46 @@ class Stopwatch:
 
     def restart(self) -> None:
         """Begins a new window now."""
-        self._start = self._idle_since = time.perf_counter()
+        self._start = time.perf_counter()
         self._waited, self._images = 0.0, 0
 
     def pause(self) -> None:
         """Something other than training begins."""
-        self._paused_at = time.perf_counter()
+        self._paused_at, self._waited_before = time.perf_counter(), self._waited
 
     def resume(self) -> None:
         """Training goes on; the window moves by the length of the pause."""
-        length = time.perf_counter() - self._paused_at
-        self._start += length
-        self._idle_since += length
+        self._start += time.perf_counter() - self._paused_at
+        self._waited = self._waited_before
 
-    def batch_arrives(self) -> None:
-        """The wait for a batch is over."""
-        self._waited += time.perf_counter() - self._idle_since
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The wait for a batch."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
 
     def batch_ends(self, num_images: int) -> dict[str, float]:
         """A step is done; the window's images a second and share of waiting so far."""
-        self._idle_since = time.perf_counter()
         self._images += num_images
-        elapsed = self._idle_since - self._start
+        elapsed = time.perf_counter() - self._start
         return {"train/images_per_second": self._images / elapsed, "train/data_wait_share": self._waited / elapsed}
 
 
 class Throughput(Callback):
-    """Logs images/s over all devices, and the share of wall time that the process waited for its next batch.
+    """Logs images/s over all devices, and the share of wall time that the process waited for the loader's next batch.
 
-    Both are means since the last logged step; validation is left out. Nothing waits for the device: on an accelerator
-    the pace is right once its queue is full, after a few steps.
+    Both are means since the last logged step; validation is left out. The wait is timed around the loader alone: what
+    waits for the device between two steps, such as a progress bar, is no wait for data. Nothing here waits for the
+    device: on an accelerator the pace is right once its queue is full, after a few steps.
     """
 
     def __init__(self) -> None:
         self._watch = Stopwatch()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Times each wait for a batch from now on."""
+        around_waits(trainer, self._watch.waiting)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock anew: what lies between epochs is not training."""
@@ -61,10 +71,6 @@ class Throughput(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on."""
         self._watch.resume()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The wait for this batch is over."""
-        self._watch.batch_arrives()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

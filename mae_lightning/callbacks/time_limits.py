@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from mae_lightning.callbacks.preemption import REQUEUE_CODE
-from mae_lightning.data import data_of
+from mae_lightning.callbacks.waiting import around_waits
 
 EXPIRED_CODE = 124
 """The exit code of a process that waited too long, as timeout(1) has it."""
@@ -39,6 +39,9 @@ GRACE = 5.0
 """Seconds that the other processes get to find out for themselves, and to write their own stacks."""
 RESERVE = 60.0
 """Seconds over the longest limit after which torch, or the thread that needs no interpreter, ends what we could not."""
+
+FOR_EVER = timedelta(days=365)
+"""What torch, which needs some number, is told where a limit is 0."""
 
 START = "the start"
 """Where a process is before its first batch is done."""
@@ -240,8 +243,8 @@ def is_stopped(pid: int | None) -> bool:
 
 def outlast(strategy: Strategy, limits: Limits) -> None:
     """Has torch wait longer for other processes than any limit, so that it is a limit that ends a wait and says why."""
-    if hasattr(strategy, "_timeout") and limits.outlasting is not None:
-        strategy._timeout = timedelta(seconds=limits.outlasting)
+    if hasattr(strategy, "_timeout"):
+        strategy._timeout = FOR_EVER if limits.outlasting is None else timedelta(seconds=limits.outlasting)
 
 
 class TimeLimits(Callback):
@@ -257,15 +260,14 @@ class TimeLimits(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Times each saving of a checkpoint from now on, with all processes' waiting for it, and each wait for data."""
-        save, data = trainer.save_checkpoint, data_of(trainer)
+        save = trainer.save_checkpoint
 
         def timed(*arguments: Any, **options: Any) -> None:
             with self.watchdog.expecting("save", place_in(trainer)):
                 save(*arguments, **options)
 
         trainer.save_checkpoint = timed  # type: ignore[method-assign]
-        if data is not None:
-            data.waiting = lambda: self._reading(trainer)
+        around_waits(trainer, lambda: self._reading(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -294,7 +296,7 @@ class TimeLimits(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """After the last batch other callbacks may work long. A validation before training is a part of the start."""
-        self._has_begun |= trainer.state.fn != TrainerFn.FITTING
+        self._has_begun |= trainer.state.stage != RunningStage.SANITY_CHECKING
         self._expect("other", trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

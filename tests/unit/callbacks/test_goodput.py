@@ -1,5 +1,6 @@
 """The ledger of a run over several starts, with a clock of our own."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from lightning import LightningModule, Trainer
 
 from mae_lightning.callbacks import Goodput, goodput
-from mae_lightning.callbacks.goodput import Ledger
+from mae_lightning.callbacks.goodput import FILE, Ledger
+from mae_lightning.data import ShardDataModule
 
 TASK = MagicMock(spec=LightningModule)
 
@@ -34,8 +36,10 @@ def start(folder: Path, clock: Clock, *, at_step: int) -> tuple[Goodput, Any]:
     def save() -> None:
         clock.now += 2
 
-    trainer = MagicMock(spec=Trainer)
+    data, trainer = MagicMock(spec=ShardDataModule), MagicMock(spec=Trainer)
+    data.configure_mock(waiting=nullcontext, bad_samples=SimpleNamespace(seen={}))
     trainer.configure_mock(
+        datamodule=data,
         global_step=at_step,
         is_global_zero=True,
         strategy=SimpleNamespace(save_checkpoint=save),
@@ -52,12 +56,14 @@ def start(folder: Path, clock: Clock, *, at_step: int) -> tuple[Goodput, Any]:
 
 
 def step(callback: Goodput, trainer: Any, clock: Clock) -> None:
-    """One second for the data, four for the step."""
-    clock.now += 1
+    """One second for the data, four for the step, three in which a progress bar waits for the device."""
+    with trainer.datamodule.waiting():
+        clock.now += 1
     callback.on_train_batch_start(trainer, TASK, None, 0)
     clock.now += 4
     trainer.global_step += 1
     callback.on_train_batch_end(trainer, TASK, None, None, 0)
+    clock.now += 3
 
 
 def test_two_starts(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,12 +76,13 @@ def test_two_starts(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[
     callback, trainer = start(tmp_path, clock, at_step=3)
     step(callback, trainer, clock)
     callback.on_validation_start(trainer, TASK)
-    clock.now += 10
+    with trainer.datamodule.waiting():
+        clock.now += 10
     callback.on_validation_end(trainer, TASK)
     step(callback, trainer, clock)
     callback.on_train_end(trainer, TASK)
     expected = Ledger(
-        wall=5.0 + 4 * 5 + 2 + 5 + 2 * 5 + 10,
+        wall=5.0 + 3 * 8 + 2 + 5 + 5 + 2 * 8 + 10,
         stepping=6 * 4.0,
         waiting=6.0,
         validating=10.0,
@@ -86,5 +93,13 @@ def test_two_starts(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[
         reached=5,
     )
     assert callback.ledger == expected
-    assert callback.ledger.goodput == pytest.approx(24 * (5 / 6) / 52)
-    assert "goodput 38% of 52 s" in capsys.readouterr().out
+    assert callback.ledger.goodput == pytest.approx(24 * (5 / 6) / 67)
+    assert "goodput 30% of 67 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", '{"wall": 3.0, "st', "[1]", '{"unknown": 1}'])
+def test_a_torn_ledger_is_begun_anew(text: str, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / FILE).write_text(text)
+    callback, _ = start(tmp_path, clock, at_step=3)
+    assert callback.ledger == Ledger(starts=1, reached=3)
+    assert f"reading {tmp_path / FILE} failed, and the run goes on without: " in caplog.text

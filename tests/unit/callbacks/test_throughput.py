@@ -21,21 +21,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_pace_and_wait_are_shares_of_training_time_alone(clock: Clock) -> None:
     watch = Stopwatch()
     for _ in range(2):
-        clock.now += 1  # the loader
-        watch.batch_arrives()
-        clock.now += 3  # the step
+        with watch.waiting():
+            clock.now += 1
+        clock.now += 2  # the step
         figures = watch.batch_ends(16)
+        clock.now += 1  # something that waits for the device
         watch.pause()
-        clock.now += 50  # validation
+        with watch.waiting():
+            clock.now += 50  # validation
         watch.resume()
-    assert figures == {"train/images_per_second": 4.0, "train/data_wait_share": 0.25}
+    assert figures == {"train/images_per_second": pytest.approx(32 / 7), "train/data_wait_share": pytest.approx(2 / 7)}
 
 
 def test_a_new_window_forgets_the_old_one(clock: Clock) -> None:
     watch = Stopwatch()
     for seconds in (8, 2):
         watch.restart()
-        watch.batch_arrives()
         clock.now += seconds
         figures = watch.batch_ends(16)
     assert figures["train/images_per_second"] == 8.0
