@@ -38,6 +38,7 @@ class WeightEMA(EMAWeightAveraging):
             raise ValueError(
                 "a weight average needs whole weights on each device: use --config trainer/ddp, or leave WeightEMA out"
             )
+        self._device = trainer.strategy.root_device  # the model goes there only after this
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You're using the WeightAveraging callback with a model that overrides")
             super().setup(trainer, pl_module, stage)

@@ -1,6 +1,7 @@
 from unittest.mock import PropertyMock, patch
 
 import pytest
+import torch
 from lightning import LightningModule, Trainer
 
 from mae_lightning.callbacks import WeightEMA
@@ -27,3 +28,12 @@ def test_the_decay_that_is_named_would_do():
 def test_decay_is_a_share():
     with pytest.raises(ValueError, match="must be between 0 and 1"):
         WeightEMA(1.0)
+
+
+def test_the_average_lives_where_the_model_will():
+    trainer, task, callback = Trainer(accelerator="cpu", logger=False), LightningModule(), WeightEMA()
+    task.layer = torch.nn.Linear(2, 2)
+    with patch.object(type(trainer.strategy), "root_device", PropertyMock(return_value=torch.device("meta"))):
+        callback.setup(trainer, task, "fit")
+    assert callback._average_model.module.layer.weight.is_meta
+    assert not task.layer.weight.is_meta
