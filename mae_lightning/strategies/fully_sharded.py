@@ -107,7 +107,7 @@ class FullySharded(ModelParallelStrategy):
         content = self.checkpoint_io.load_checkpoint(path)
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self._module, content.pop("state_dict"), options=options)
-        for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=False):
+        for optimizer, state in zip(self.optimizers, content.get("optimizer_states", []), strict=False):
             named = by_name(state, _bare(optimizer), self._module)
             set_optimizer_state_dict(self._module, _bare(optimizer), named, options=options)
         return content
