@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,8 +15,6 @@ from mae_lightning.atomic import WRITING
 from mae_lightning.weights import is_sharded, read_checkpoint
 from mae_lightning.weights.files import remove
 
-KEPT_DIGESTS = 3
-"""The file, the one before it, and the one that a crash between two renames may have left."""
 TEMPORARY = (WRITING, ".linking")
 """How names end that begin with a dot and are not final."""
 DIGESTS = "SHA256SUMS"
@@ -41,11 +40,14 @@ class DurableCheckpointIO(CheckpointIO):
         temporary = temporary_of(path)
         try:
             digest = _write(temporary, lambda file: torch.save(checkpoint, file))
-            _record(path, digest)
+            known = _known_digests(path)
+            _record(path, digest, *known)
         except (OSError, RuntimeError) as error:
             remove(temporary)
             raise OSError(f"checkpoint {path} could not be written: {error}; the one before it is whole") from error
         take_name(temporary, path)
+        with suppress(OSError):  # the next one to be saved does it
+            _record(path, digest, *known[:1])
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -161,10 +163,16 @@ def _digests_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _record(path: Path, digest: str) -> None:
-    """Puts the digest of the file to come before those of the files that are there."""
+def _known_digests(path: Path) -> list[str]:
+    """Those of the file and the one before it; where a crash left others too, both are read to know which."""
     known = _digests_of(path).read_text().split() if _digests_of(path).is_file() else []
-    text = "\n".join([digest, *known][:KEPT_DIGESTS]) + "\n"
+    there = [place for place in (path, previous_of(path)) if place.is_file()]
+    return known if len(known) == len(there) else [digest for digest in map(digest_of, there) if digest in known]
+
+
+def _record(path: Path, *digests: str) -> None:
+    """Writes down the digests of whole files, the newest first."""
+    text = "".join(f"{digest}\n" for digest in digests)
     temporary = temporary_of(_digests_of(path))
     _write(temporary, lambda file: file.write(text.encode()))
     temporary.replace(_digests_of(path))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mae_lightning.strategies.durable import DurableCheckpointIO, previous_of
+from mae_lightning.strategies import durable
+from mae_lightning.strategies.durable import DurableCheckpointIO, is_whole, previous_of, take_name
 
 KILLER = """
 import json, os, pathlib, random, signal, sys, time, torch
@@ -97,6 +98,31 @@ def test_two_damaged_files_are_both_named(tmp_path):
         file.write_bytes(b"x" + file.read_bytes()[1:])
     with pytest.raises(ValueError, match=r"last\.ckpt and .*last\.ckpt\.previous"):
         io.load_checkpoint(path)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("before", [(1,), (1, 2)])
+@pytest.mark.parametrize("kills", [1, 4])
+def test_kills_in_a_row_leave_whole_what_was_whole(tmp_path, monkeypatch, named, before, kills):
+    """Killed with the digest written and the name not taken, or the name taken and the digest before still there."""
+    path = tmp_path / "last.ckpt"
+
+    def die(temporary: Path, target: Path) -> None:
+        if named:
+            take_name(temporary, target)
+        raise KeyboardInterrupt
+
+    saved(path, *before)
+    with monkeypatch.context() as killed:
+        killed.setattr(durable, "take_name", die)
+        for step in range(3, 3 + kills):
+            with pytest.raises(KeyboardInterrupt):
+                saved(path, step)
+            assert all(is_whole(place, path) for place in (path, previous_of(path)) if place.exists())
+    io = saved(path, 7)
+    assert io.load_checkpoint(path)["step"] == 7
+    assert is_whole(previous_of(path), path)
+    assert len((tmp_path / "last.ckpt.sha256").read_text().split()) == 2
 
 
 def test_objects_are_refused(tmp_path):
