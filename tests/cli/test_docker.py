@@ -81,6 +81,18 @@ def test_manifests_name_what_is_there() -> None:
             assert find_config(value).is_file()
 
 
+def test_the_image_can_compile_kernels() -> None:
+    last_stage = (DOCKER / "Dockerfile").read_text().rpartition("FROM ")[2]
+    assert {"gcc", "libc6-dev", "python3-dev"} <= set(last_stage.split())
+
+
+def test_runs_under_compose_lie_where_the_images_user_may_write() -> None:
+    """Docker gives a new named volume the owner of the image's folder, and a new folder of the host to root."""
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    default = compose["services"]["train"]["volumes"][1].removeprefix("${WORK:-").partition("}")[0]
+    assert default in compose["volumes"]
+
+
 def test_pods_that_were_told_to_go_do_not_count_as_failed() -> None:
     manifests: list[dict[str, Any]] = list(yaml.safe_load_all((DOCKER / "kubernetes/job.yaml").read_text()))
     rules = manifests[1]["spec"]["podFailurePolicy"]["rules"]
@@ -124,16 +136,26 @@ def test_a_marker_of_an_earlier_start_counts_for_nothing(
     """With a training that does nothing else."""
     (tmp_path / "runs/run").mkdir(parents=True)
     (tmp_path / "runs/run" / MARKER).write_text("stale\n")
-    programs = {"python": does, "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"', "scontrol": "touch asked"}
+    programs = {
+        "python": does,
+        "srun": 'while [[ $1 == --* ]]; do shift; done; echo "$SRUN_CPUS_PER_TASK" > cores; "$@"',
+        "scontrol": "touch asked",
+    }
     for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    given = os.environ | {"NAME": "run", "SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    given = os.environ | {
+        "NAME": "run",
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "9",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
     done = subprocess.run(["bash", str(DOCKER / script)], cwd=tmp_path, env=given, check=False)
     if script == "launch.sh":
         assert done.returncode == code
     else:
         assert (done.returncode, (tmp_path / "asked").exists()) == (0 if wants_more else code, wants_more)
+        assert (tmp_path / "cores").read_text() == "9\n", "srun itself does not take them over"
 
 
 @pytest.mark.slow
