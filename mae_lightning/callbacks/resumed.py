@@ -44,7 +44,9 @@ class SeamlessLog(Callback):
                 logger.log_metrics(self._row["figures"], step=self._row["step"])
                 logger.save()
             self._row = None
-        if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        batches = trainer.fit_loop._data_fetcher
+        assert batches is not None
+        if not trainer.fit_loop.epoch_loop._should_check_val_fx(batches):
             self._restore_max_steps(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

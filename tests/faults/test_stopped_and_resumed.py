@@ -84,6 +84,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         pytest.param(
             ["--trainer.max_epochs=-1", "--trainer.max_steps=10"], "validation", 10, id="when all steps are made"
         ),
+        pytest.param(
+            ["--trainer.max_epochs=-1", "--trainer.max_steps=10"],
+            "step",
+            10,
+            id="after the last step, before its validation",
+        ),
+        pytest.param(
+            ["--trainer.max_epochs=-1", "--trainer.max_steps=7"], "step", 7, id="after the last step, with none due"
+        ),
         pytest.param([WITHIN_EPOCHS], "validation", 7, id="in a validation within an epoch"),
         pytest.param([WITHIN_EPOCHS], "step", 8, id="a step before a validation"),
         pytest.param(AVERAGE, "validation", 5, id="while the average is validated"),

@@ -37,3 +37,20 @@ def test_the_average_lives_where_the_model_will():
         callback.setup(trainer, task, "fit")
     assert callback._average_model.module.layer.weight.is_meta
     assert not task.layer.weight.is_meta
+
+
+def test_probes_and_checkpoints_of_a_validation_have_the_average():
+    trainer, task, callback = Trainer(accelerator="cpu", logger=False), LightningModule(), WeightEMA()
+    task.layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(task.layer.weight, 3.0)
+    callback.setup(trainer, task, "fit")
+    torch.nn.init.constant_(task.layer.weight, 5.0)
+    callback.on_validation_epoch_start(trainer, task)
+    callback.on_validation_epoch_end(trainer, task)
+    assert task.layer.weight.item() == 3.0, "other callbacks' hooks of this moment may come later"
+    checkpoint = {"state_dict": task.state_dict()}
+    callback.on_save_checkpoint(trainer, task, checkpoint)
+    assert checkpoint["state_dict"]["layer.weight"].item() == 3.0
+    assert checkpoint["current_model_state"]["layer.weight"].item() == 5.0
+    callback.on_validation_end(trainer, task)
+    assert task.layer.weight.item() == 5.0
