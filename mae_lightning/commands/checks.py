@@ -30,17 +30,22 @@ def check_out(out: Path) -> None:
         ValueError: It is below one.
     """
     for parent in out.parents:
-        if parent.exists() and not parent.is_dir():
-            raise ValueError(f"--out {out}: {parent} is a file, not a folder")
+        _refuse_file(out, parent)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(out: Path) -> None:
     """Refuses for a folder what is a file, or below one.
 
     Raises:
         ValueError: It is.
     """
-    check_out(folder / "inside")
+    _refuse_file(out, out)
+    check_out(out)
+
+
+def _refuse_file(out: Path, place: Path) -> None:
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"--out {out}: {place} is a file, not a folder")
 
 
 def device_called(name: str) -> Any:

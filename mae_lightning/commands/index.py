@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mae_lightning.commands.folders import check_folder
+from mae_lightning.commands.checks import check_folder
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mae_lightning.commands.folders import check_folder
+from mae_lightning.commands.checks import check_folder
 from mae_lightning.commands.progress import WORKERS, Progress
 
 EPILOG = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -56,8 +57,10 @@ def _unchanged(parcel: Any) -> Any:
 def _heed_the_parent_alone(worker: int) -> None:
     """Keeps a worker from signals to its whole group: told to go, a run needs its workers until the next step's end.
 
-    The parent's SIGTERM, by which multiprocessing ends its children, still ends it.
+    The parent's SIGTERM, by which multiprocessing ends its children, still ends it. Only Linux says who sent a signal.
     """
+    if sys.platform != "linux":
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 
     def heed() -> None:

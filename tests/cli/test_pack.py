@@ -348,7 +348,7 @@ def test_equal_keys_of_shards_with_dots_in_their_names_are_told_apart(cli: Calla
 
 def test_unpacking_writes_nothing_outside(cli: Callable, here: Path) -> None:
     write_tar(here / "a.tar", {"../../escape.png": picture(1)})
-    assert cli("unpack", "a.tar", "--out", "a.tar").err == "error: --out a.tar: a.tar is a file; name a folder\n"
+    assert cli("unpack", "a.tar", "--out", "a.tar").err == "error: --out a.tar: a.tar is a file, not a folder\n"
     outcome = cli("unpack", "a.tar", "--out", "in/side")
     assert outcome.code == 2
     assert outcome.err == "error: sample '../../escape' would be written outside of the folder\n"
@@ -404,8 +404,8 @@ MISTAKES = {
     "photos --shard-samples=0": "--shard-samples 0 must be above 0",
     "photos --quality=101": "--quality 101 must be from 1 to 100",
     "photos --workers=0": "--workers 0 must be above 0",
-    "photos --out=full/mine.txt": "--out full/mine.txt: full/mine.txt is a file; name a folder",
-    "photos --out=full/mine.txt/deep": "--out full/mine.txt/deep: full/mine.txt is a file; name a folder",
+    "photos --out=full/mine.txt": "--out full/mine.txt: full/mine.txt is a file, not a folder",
+    "photos --out=full/mine.txt/deep": "--out full/mine.txt/deep: full/mine.txt is a file, not a folder",
     "photos --out=full": "full is not empty; name a new folder",
 }
 
