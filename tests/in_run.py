@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -47,15 +48,17 @@ class StopAt(Callback):
         meant = {"all": True, "last": is_last, "worker": is_last}.get(self.target, rank == 0)
         for _ in range(self.times if meant else 0):
             Path(trainer.default_root_dir, "struck").touch()
-            os.kill(self._pid(), signal.Signals[self.signal])
+            if self.target == "group":  # from without: workers heed their parent
+                command = ["kill", "-s", self.signal.removeprefix("SIG"), "--", f"-{os.getpgrp()}"]
+                subprocess.run(command, start_new_session=True, check=True)
+            else:
+                os.kill(self._pid(), signal.Signals[self.signal])
 
     def _pid(self) -> int:
         if self.target == "worker":
             worker = multiprocessing.active_children()[0].pid
             assert worker is not None
             return worker
-        if self.target == "group":
-            return 0  # kill(2): every process of the sender's group
         return os.getppid() if self.target == "launcher" else os.getpid()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

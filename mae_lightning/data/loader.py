@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -54,14 +54,29 @@ def _unchanged(parcel: Any) -> Any:
     return parcel
 
 
-def _heed_the_parent_alone(worker: int) -> None:
-    """Keeps a worker from signals to its whole group: told to go, a run needs its workers until the next step's end.
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Defers those that tell a run to go; for good in processes and threads that are started meanwhile.
 
-    The parent's SIGTERM, by which multiprocessing ends its children, still ends it. Only Linux says who sent a signal.
+    On Linux alone, which says who sent a signal.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _heed_the_parent_alone(worker: int) -> None:
+    """Ends a worker, which was started with signals deferred, on its parent's SIGTERM: multiprocessing ends so.
+
+    Signals to the whole group do nothing: told to go, a run needs its workers until the next step's end.
     """
     if sys.platform != "linux":
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 
     def heed() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
@@ -130,7 +145,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # Only now: Lightning asks for an iterator before it knows where a resumed run stands.
         self._reading.seek(*self._position())
-        parcels = iter(self._workers)
+        with _signals_deferred():
+            parcels = iter(self._workers)
         while (parcel := self._next(parcels)) is not None:
             self._bad_samples.report(self.split, parcel["problems"])
             yield parcel["batch"]
