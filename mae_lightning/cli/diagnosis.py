@@ -20,7 +20,7 @@ from mae_lightning.cli.classes import (
 )
 from mae_lightning.cli.imports import ImportPolicy
 from mae_lightning.cli.run import Run
-from mae_lightning.cli.settings import NULL, Settings, is_config_name, merged, read_settings
+from mae_lightning.cli.settings import NULL, SPEC, Settings, is_config_name, merged, read_settings
 from mae_lightning.commands.spelling import nearest
 
 COMPONENTS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
@@ -29,7 +29,18 @@ VALUES: dict[str, Any] = {"seed_everything": bool | int, "ckpt_path": str | None
 NOT_FOR_FIT = "fit goes on from its own run; to start from other weights, set model.init_args.init_from"
 BARE_WORD = "; a bare on, off, yes or no is true or false in YAML: put it in quotes"
 MAX_SEED = 2**32 - 1
-SPEC = ("class_path", "init_args", "dict_kwargs")
+
+
+class SettingError(ValueError):
+    """A setting does not fit.
+
+    Attributes:
+        key: Its dotted key.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class Diagnosis:
@@ -55,8 +66,12 @@ class Diagnosis:
         Raises:
             ValueError: The first setting that does not fit, and what would be right.
         """
-        if self.settings.nulls:
-            self.check()
+        try:
+            if self.settings.nulls:
+                self.check()
+        except SettingError as error:
+            if self.settings.was_null(error.key):  # of everything else jsonargparse knows more
+                raise
         if seed is not None and not 0 <= seed <= MAX_SEED:
             raise self._error("seed_everything", f"expected 0 to {MAX_SEED}, not {seed}")
 
@@ -87,10 +102,10 @@ class Diagnosis:
             if name in tree and not suits(annotation, tree[name]):
                 raise self._error(name, f"expected {wording(annotation)}, not {_shown(tree[name])}")
 
-    def _error(self, key: str, problem: str, origin: str | None = None) -> ValueError:
+    def _error(self, key: str, problem: str, origin: str | None = None) -> SettingError:
         """The error for a setting, with the file that has it."""
         origin = self.settings.origin(key) if origin is None else origin
-        return ValueError(f"{key}: {problem}" + (f" (in {origin})" if origin else ""))
+        return SettingError(key, f"{key}: {problem}" + (f" (in {origin})" if origin else ""))
 
     def _component(self, key: str, value: Any, base: type) -> None:
         """A class named by the user, and its arguments."""

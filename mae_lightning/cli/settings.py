@@ -13,6 +13,8 @@ import yaml
 
 COMMAND_LINE = ""
 NULL = "null"
+SPEC = {"class_path", "init_args", "dict_kwargs"}
+"""What a class is described by in a config."""
 FLAGS_WITHOUT_SETTING = ("--help", "-h", "--print_config")
 
 
@@ -35,6 +37,10 @@ class Settings:
         parts = _short(key).split(".")
         prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
         return next((self.origins[prefix] for prefix in prefixes if prefix in self.origins), COMMAND_LINE)
+
+    def was_null(self, key: str) -> bool:
+        """Whether a setting was null at some point."""
+        return _short(key) in self.nulls
 
     def merge(self, new: dict[str, Any], origin: str) -> None:
         """Lays settings over the ones so far."""
@@ -115,6 +121,10 @@ def _included(value: Any, folder: Path) -> Any:
     return str(folder / value) if is_config_name(value) else value
 
 
+def _is_class_name(value: Any) -> bool:
+    return isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
+
+
 def is_config_name(value: Any) -> bool:
     """Whether a value names a config file."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
@@ -124,11 +134,14 @@ def merged(old: Any, new: Any) -> Any:
     """New settings over old ones.
 
     Mappings are merged, lists under ``name+`` appended, everything else is replaced; another class takes new arguments.
-    Arguments without a class are those of a list's last item, as jsonargparse has them.
+    Arguments without a class are those of the class named before, in a list of the last one, as jsonargparse has them.
     """
-    if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
-        last = old[-1] if isinstance(old[-1], dict) else {"class_path": old[-1]}
-        return [*old[:-1], merged(last, new if "init_args" in new else {"init_args": new})]
+    if isinstance(old, list) and old and isinstance(new, dict):
+        return [*old[:-1], merged(old[-1], new)] if "class_path" not in new else new
+    if _is_class_name(old) and isinstance(new, dict) and "class_path" not in new:
+        return {"class_path": old, "init_args": new.get("init_args", new)}
+    if isinstance(old, dict) and isinstance(new, dict) and "class_path" in old and not SPEC & new.keys():
+        new = {"init_args": new}
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     if new.get("class_path", old.get("class_path")) != old.get("class_path"):

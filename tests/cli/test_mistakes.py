@@ -183,8 +183,16 @@ def test_the_nulls_of_a_runs_own_config_are_right(here: Path, name: str) -> None
     assert read_configured(["--config=config.yaml"]).plain == plain
 
 
-def test_a_mistake_beside_a_callbacks_own_arguments(cli: Callable) -> None:
-    words = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
+@pytest.mark.parametrize("name", ["--trainer.callbacks", "--trainer.callbacks+"])
+def test_null_beside_a_callbacks_own_arguments(name: str) -> None:
+    words = (f"{name}=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/loss")
+    plain = read_configured([QUICKSTART, *words, "--trainer.callbacks.patience=7", "--data.init_args.val=null"]).plain
+    assert plain["trainer"]["callbacks"][-1]["init_args"]["patience"] == 7
+
+
+@pytest.mark.parametrize("name", ["--trainer.callbacks", "--trainer.callbacks+"])
+def test_a_mistake_beside_a_callbacks_own_arguments(cli: Callable, name: str) -> None:
+    words = (f"{name}=EarlyStopping", "--trainer.callbacks.monitor=val/loss", "--trainer.callbacks.patience=7")
     line = "trainer.max_epoch: Trainer has no such argument; did you mean 'max_epochs'?"
     check(cli, line, QUICKSTART, *words, "--trainer.max_epoch=3")
     line = "trainer.callbacks.init_args.monitr: EarlyStopping has no such argument; did you mean 'monitor'?"
