@@ -150,7 +150,7 @@ MISTAKES = {
     "nothing-*.tar --out=index": "no shard matches 'nothing-*.tar'",
     "no.tar --out=index": "no shard at ",
     "data/shard-000.tar --out=mine.json": "--out mine.json: a manifest is always called manifest.json; name its folder",
-    "data/shard-000.tar --out=data/shard-001.tar": "--out data/shard-001.tar: data/shard-001.tar is a file; name a",
+    "data/shard-000.tar --out=data/shard-001.tar": "--out data/shard-001.tar: data/shard-001.tar is a file, not a",
     "data/shard-000.tar --out=index --classes=no.txt": "no file of class names at no.txt",
     "data/shard-000.tar http://127.0.0.1:1/a.tar --out=index": "shards of one split lie either all on this machine",
     "pipe:ls --out=index": "'pipe:ls' would run a shell command",
