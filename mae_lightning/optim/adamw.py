@@ -18,5 +18,5 @@ def build_adamw(
     too, which has no scale, and their norm would be logged with it: here the scale is undone before the step.
     """
     optimizer = AdamW(groups, lr=lr, betas=betas, fused=device.type in FUSED_ON)
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     return optimizer

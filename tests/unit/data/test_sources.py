@@ -92,8 +92,9 @@ def test_a_folder_of_splits_gives_the_one_of_its_role(tmp_path: Path) -> None:
     assert held_out_name(str(tmp_path)) == str(tmp_path)
     assert held_out_name(str(tmp_path / "train")) is None
     place_images(tmp_path / "sole", "val/a/1.png", "val/b/2.png")
-    assert len(open_source(str(tmp_path / "sole"), "train").manifest) == 2
-    assert held_out_name(str(tmp_path / "sole")) is None  # they are the training data already
+    assert "has no split 'train'; it has val: name" in error_of(str(tmp_path / "sole"))
+    assert len(open_source(f"{tmp_path}/sole:val", "train").manifest) == 2
+    assert held_out_name(str(tmp_path / "sole")) is None  # as training data, if named so, they are no held-out ones
 
 
 def test_one_image_is_a_data_set(tmp_path: Path) -> None:
