@@ -27,7 +27,8 @@ class Ledger:
 
     Attributes:
         wall: Seconds in which a process was there.
-        stepping: Seconds of them in training steps, those that were later replayed among them.
+        stepping: Seconds of them in training steps, until the next wait, validation or save; those that were later
+            replayed among them.
         waiting: Seconds in which training waited for the loader's batches.
         validating: Seconds of validation.
         saving: Seconds of writing checkpoints.
@@ -78,7 +79,8 @@ class Goodput(Callback):
         self._is_kept = False
         self.ledger = Ledger()
         self._waited = 0.0
-        self._counted_until = self._began = self._paused = time.perf_counter()
+        self._stepping_since: float | None = None
+        self._counted_until = self._paused = time.perf_counter()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Opens the ledger of the run's earlier starts, a new one if it is torn, and times saving and waiting."""
@@ -104,15 +106,14 @@ class Goodput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The wait for the batch is over."""
-        self._began = time.perf_counter()
+        self._stepping_since = time.perf_counter()
         self.ledger.waiting += self._waited
         self._waited = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the step, and writes the ledger when the trainer logs."""
-        self.ledger.stepping += time.perf_counter() - self._began
+        """Counts the step, whose time goes on: what follows waits for the device; writes when the trainer logs."""
         self.ledger.steps += trainer.global_step - self.ledger.reached
         self.ledger.reached = trainer.global_step
         if trainer._logger_connector.should_update_logs:
@@ -120,6 +121,7 @@ class Goodput(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training pauses."""
+        self._count_step()
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,6 +131,7 @@ class Goodput(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and logs the ledger, on the first process."""
+        self._count_step()
         self._write(trainer)
         if not (self._is_kept and trainer.is_global_zero):
             return
@@ -139,23 +142,34 @@ class Goodput(Callback):
         """Keeps what is known."""
         self._write(trainer)
 
+    def _count_step(self) -> bool:
+        """Ends the time of the step, if one runs, and says whether one did."""
+        since, self._stepping_since = self._stepping_since, None
+        if since is not None:
+            self.ledger.stepping += time.perf_counter() - since
+        return since is not None
+
     @contextmanager
     def _waiting(self) -> Iterator[None]:
+        self._count_step()
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
 
     def _timed(self, save: Callable[..., None]) -> Callable[..., None]:
         def timed(*arguments: Any, **options: Any) -> None:
-            began = time.perf_counter()
+            was_stepping, began = self._count_step(), time.perf_counter()
             save(*arguments, **options)
-            self.ledger.saving += time.perf_counter() - began
+            now = time.perf_counter()
+            self.ledger.saving += now - began
+            self._stepping_since = now if was_stepping else None
 
         return timed
 
     def _write(self, trainer: Trainer) -> None:
         """Brings the wall time up to now, and the ledger to the disk, in place of the one before."""
-        now = time.perf_counter()
+        is_stepping, now = self._count_step(), time.perf_counter()
+        self._stepping_since = now if is_stepping else None
         self.ledger.wall += now - self._counted_until
         self._counted_until = now
         if not (self._is_kept and trainer.is_global_zero and self.path.parent.is_dir()):

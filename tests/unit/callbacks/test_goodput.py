@@ -83,7 +83,7 @@ def test_two_starts(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[
     callback.on_train_end(trainer, TASK)
     expected = Ledger(
         wall=5.0 + 3 * 8 + 2 + 5 + 5 + 2 * 8 + 10,
-        stepping=6 * 4.0,
+        stepping=3 * 7 + 4 + 2 * 7.0,
         waiting=6.0,
         validating=10.0,
         saving=2.0,
@@ -93,8 +93,8 @@ def test_two_starts(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[
         reached=5,
     )
     assert callback.ledger == expected
-    assert callback.ledger.goodput == pytest.approx(24 * (5 / 6) / 67)
-    assert "goodput 30% of 67 s" in capsys.readouterr().out
+    assert callback.ledger.goodput == pytest.approx(39 * (5 / 6) / 67)
+    assert "goodput 49% of 67 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", '{"wall": 3.0, "st', "[1]", '{"unknown": 1}'])
