@@ -7,6 +7,7 @@ from typing import Any
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from mae_lightning.callbacks.clocked import ClockedCheckpoint
 from mae_lightning.callbacks.confusion import ConfusionMatrix
 from mae_lightning.callbacks.finite import FiniteNumbers
 from mae_lightning.callbacks.goodput import Goodput
@@ -33,9 +34,10 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
         task: What is trained.
         next_recipe: The recipe that goes on from the run's checkpoint.
     """
+    last: dict[str, Any] = {"dirpath": run_dir / "checkpoints", "filename": "last", "enable_version_counter": False}
     callbacks: list[Callback] = [
-        last_checkpoint(run_dir, save_on_train_epoch_end=True),
-        last_checkpoint(run_dir, train_time_interval=SAVE_EVERY, save_on_train_epoch_end=False),
+        ModelCheckpoint(**last, save_on_train_epoch_end=True),
+        ClockedCheckpoint(SAVE_EVERY, **last, save_on_train_epoch_end=False),
         Goodput(run_dir),
         RunSummary(run_dir, next_recipe),
         Throughput(),
@@ -50,8 +52,3 @@ def default_callbacks(run_dir: Path, task: LightningModule, next_recipe: Path | 
     if isinstance(task, Classification) and task.metrics.confusion is not None:
         callbacks.append(ConfusionMatrix(run_dir))
     return callbacks
-
-
-def last_checkpoint(run_dir: Path, **when: Any) -> ModelCheckpoint:
-    """Saves the whole state as ``checkpoints/last.ckpt``."""
-    return ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False, **when)
