@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.fabric.utilities import suggested_max_num_workers
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import ParallelStrategy
@@ -20,9 +18,10 @@ from mae_lightning.data.batching import split_batch
 from mae_lightning.data.decode import Decoder
 from mae_lightning.data.loader import BadSamples, Loader
 from mae_lightning.data.manifest import Manifest
+from mae_lightning.data.picking import pick
 from mae_lightning.data.plan import Lanes, Slice
-from mae_lightning.data.reading import lanes_for, made_of
-from mae_lightning.data.resume import Position, align_loops, difference_of_data
+from mae_lightning.data.reading import lanes_for
+from mae_lightning.data.resume import Position, align_loops, check_same_data
 from mae_lightning.data.samples import SampleMaker
 from mae_lightning.data.sources import Source
 from mae_lightning.data.splits import Split, open_splits
@@ -248,21 +247,7 @@ class ShardDataModule(L.LightningDataModule):
         trainer = self._trainer
         if trainer.state.fn != TrainerFn.FITTING or "train" not in self.sources:
             return
-        recipe = {"repeats": 1} | state_dict["recipe"]  # checkpoints of earlier versions know none
-        for name, now in self._recipe().items():
-            before = recipe.get(name)
-            if before != now:
-                raise ValueError(
-                    f"the checkpoint was made with {name} {before}, and this run has {now}:"
-                    " use the same, or begin a new run from its weights"
-                )
-        source = self._source("train")
-        if state_dict["data"] != source.manifest.digest:
-            change = difference_of_data(state_dict.get("parts", {}), source.manifest.parts)
-            raise ValueError(
-                f"the checkpoint was made on other training data than {source.name} is now: {change};"
-                " begin a new run from its weights"
-            )
+        check_same_data(state_dict, self._recipe(), self._source("train"))
         self._resumed = Position(**state_dict["position"])
         checkpoint = trainer._checkpoint_connector._loaded_checkpoint
         align_loops(checkpoint["loops"]["fit_loop"], self._resumed, self.accumulation)
@@ -290,20 +275,8 @@ class ShardDataModule(L.LightningDataModule):
         Raises:
             ValueError: There is no such sample, or it cannot be read, or none can; names it.
         """
-        manifest = self._source(split).manifest
-        rows = np.array([manifest.row_of(index) for index in indices], np.int64)
-
-        def evaluated(row: int, data: bytes) -> torch.Tensor:
-            return self.evaluate(data, manifest.kind_of(row), int(manifest.place[row]), epoch=0)
-
-        images = made_of(manifest, np.unique(rows), evaluated, self.bad_samples.limit > 0, self.patience)
-        rows = rows[np.isin(rows, list(images))]
-        return {
-            "image": torch.stack([images[row] for row in rows.tolist()]),
-            "label": torch.from_numpy(manifest.label[rows]),
-            "index": torch.from_numpy(manifest.place[rows]),
-            "valid": torch.ones(len(rows), dtype=torch.bool),
-        }
+        manifest, skip_bad = self._source(split).manifest, self.bad_samples.limit > 0
+        return pick(manifest, indices, self.evaluate, skip_bad=skip_bad, patience=self.patience)
 
     def key_of(self, split: Split, index: int) -> str:
         """The name of a sample in its shard or folder."""

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Position", "align_loops", "difference_of_data", "is_validation_pending"]
+from mae_lightning.data.sources import Source
+
+__all__ = ["Position", "align_loops", "check_same_data", "difference_of_data", "is_validation_pending"]
 
 NAMED = 5
 """Most shards that a difference names."""
@@ -34,6 +36,33 @@ class Position:
 def is_validation_pending(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's last validation, if one was due, has not finished."""
     return bool(checkpoint.get("ShardDataModule", {}).get("position", {}).get("validation_pending"))
+
+
+def check_same_data(saved: Mapping[str, Any], recipe: Mapping[str, Any], source: Source) -> None:
+    """Makes sure that a run goes on with the samples that its checkpoint left, in the same order.
+
+    Args:
+        saved: What the data module wrote into the checkpoint.
+        recipe: What the order depends on beside the data, in this run.
+        source: This run's training data.
+
+    Raises:
+        ValueError: The order or the data are others; says how.
+    """
+    known = {"repeats": 1} | saved["recipe"]  # checkpoints of earlier versions know none
+    for name, now in recipe.items():
+        before = known.get(name)
+        if before != now:
+            raise ValueError(
+                f"the checkpoint was made with {name} {before}, and this run has {now}:"
+                " use the same, or begin a new run from its weights"
+            )
+    if saved["data"] != source.manifest.digest:
+        change = difference_of_data(saved.get("parts", {}), source.manifest.parts)
+        raise ValueError(
+            f"the checkpoint was made on other training data than {source.name} is now: {change};"
+            " begin a new run from its weights"
+        )
 
 
 def difference_of_data(before: Mapping[str, int], now: Mapping[str, int]) -> str:
