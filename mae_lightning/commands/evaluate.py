@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args, folder)
     device, manifests = device_called(args.device), _manifests(args)
     for name in args.encoders:
-        _check_encoder(name, manifests[0], args)
+        _check_encoder(name, max(map(len, manifests)), args)
     torch.manual_seed(args.seed)  # fresh weights are the seed's too
     scores: list[Score] = []
     for name in args.encoders:
@@ -119,11 +119,11 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return plain
 
 
-def _check_encoder(name: str, train: "Manifest", args: argparse.Namespace) -> None:
+def _check_encoder(name: str, num_images: int, args: argparse.Namespace) -> None:
     """Likewise an encoder that is not there, or whose tokens are too many."""
     encoder = _open(name, args)
     if "attentive" in args.protocols:
-        _check_memory(encoder, len(train))
+        _check_memory(encoder, num_images)
 
 
 def _open(name: str, args: argparse.Namespace, *, untrained: bool = False) -> "FrozenEncoder":

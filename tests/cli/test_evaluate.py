@@ -158,6 +158,16 @@ def test_any_timm_encoder_under_the_same_protocol(cli, images, monkeypatch):
     assert list((images / "out").rglob("*.wandb"))
 
 
+@pytest.mark.parametrize(("most", "counted"), [([], 30), (["--max-train", "3"], 15)])
+def test_tokens_of_either_side_that_do_not_fit_in_memory(cli, images, checkpoint, most, counted, monkeypatch):
+    """Thirty images to train on, fifteen to judge on; either may be the more."""
+    monkeypatch.setattr(evaluate, "MAX_TOKEN_GIGABYTES", 1e-6)
+    outcome = cli("evaluate", checkpoint, *FAST, "--protocols", "attentive", *most)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: the tokens of {counted} images for the attentive probe take")
+    assert "features of" not in outcome.out
+
+
 def test_a_classifier_is_judged_by_its_encoder(cli, images, here):
     task = Classification(encoder="nano/4", pool="mean", num_classes=9, **IMAGES)
     torch.save({"state_dict": task.state_dict(), "mae_lightning": task.card().to_dict()}, here / "classifier.ckpt")
