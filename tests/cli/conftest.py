@@ -1,16 +1,13 @@
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from grey_shard import write_grey_shard
 
 import mae_lightning
 from mae_lightning.__main__ import main
@@ -86,17 +83,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen labelled grey images."""
-    path = tmp_path_factory.mktemp("shards") / "grey-000.tar"
-    random = np.random.default_rng(0)
-    with tarfile.open(path, "w") as tar:
-        for index in range(16):
-            picture = io.BytesIO()
-            Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(picture, "PNG")
-            for suffix, content in (("png", picture.getvalue()), ("cls", str(index % 2).encode())):
-                member = tarfile.TarInfo(f"{index:04d}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return path
+    return write_grey_shard(tmp_path_factory.mktemp("shards") / "grey-000.tar", 16, 2)
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """R3: told to go in a validation or before one, and started again, a run ends as one that was never stopped."""
 
 import csv
-import io
-import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from grey_shard import write_grey_shard
 from small_run import ON_CPU, SMALL
 
 from mae_lightning.__main__ import main
@@ -34,17 +31,7 @@ TIMES = ("train/images_per_second", "train/data_wait_share")
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty labelled images."""
-    path = tmp_path_factory.mktemp("shards") / "grey-000.tar"
-    random = np.random.default_rng(0)
-    with tarfile.open(path, "w") as tar:
-        for index in range(40):
-            picture = io.BytesIO()
-            Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(picture, "PNG")
-            for suffix, content in (("png", picture.getvalue()), ("cls", str(index % 4).encode())):
-                member = tarfile.TarInfo(f"{index:04d}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return path
+    return write_grey_shard(tmp_path_factory.mktemp("shards") / "grey-000.tar", 40, 4)
 
 
 def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:

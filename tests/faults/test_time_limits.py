@@ -1,7 +1,5 @@
 """R12: whatever hangs or dies is found within a time limit, with the rank and the stacks, and no checkpoint suffers."""
 
-import io
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +9,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from grey_shard import write_grey_shard
 from small_run import DDP, ON_CPU, SHAPES, STEP, fit
 
 from mae_lightning.__main__ import main
@@ -149,22 +146,11 @@ def serving(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def write_shard(path: Path, num_images: int) -> None:
-    random = np.random.default_rng(0)
-    with tarfile.open(path, "w") as tar:
-        for index in range(num_images):
-            picture = io.BytesIO()
-            Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(picture, "PNG")
-            member = tarfile.TarInfo(f"{index:04d}.png")
-            member.size = len(picture.getvalue())
-            tar.addfile(member, io.BytesIO(picture.getvalue()))
-
-
 @pytest.mark.slow
 def test_a_server_that_accepts_and_never_answers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "served").mkdir()
-    write_shard(tmp_path / "served/shard-0.tar", 1000)
+    write_grey_shard(tmp_path / "served/shard-0.tar", 1000)
     with serving(tmp_path / "served") as address:
         assert main(["index", f"{address}/shard-0.tar", "--out", "index"]) == 0
         threading.Thread(target=silence_after, args=(tmp_path / "runs/run/checkpoints/last.ckpt",), daemon=True).start()
